@@ -1,0 +1,1 @@
+//! The settings of `pgweir.yaml`: one definition each, from which defaults, docs and validation derive.

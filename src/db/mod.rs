@@ -1,0 +1,1 @@
+//! The control path over tokio-postgres: catalogs, plans, HypoPG, local clusters.

@@ -1,0 +1,1 @@
+//! PostgreSQL logs of every format as one stream of entries.

@@ -1,0 +1,1 @@
+//! Sockets: TLS on both sides, authentication of clients and to servers.

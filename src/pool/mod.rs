@@ -1,0 +1,1 @@
+//! Server connections: checked out for a transaction, returned only in a known clean state.

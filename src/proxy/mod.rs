@@ -1,0 +1,1 @@
+//! A client's conversation: startup, transaction pooling, routing.

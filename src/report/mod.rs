@@ -1,0 +1,1 @@
+//! Findings and recommendations as text, tables and JSON.

@@ -1,0 +1,13 @@
+//! The only door from SQL text to anything else.
+//!
+//! ```text
+//! bytes -> lexer -> template (fingerprint + bindings)            every statement, no allocation
+//!                -> parse -> facts (tables, predicates, sorts)   once per template
+//! DDL   -> parse -> catalog                                      once per schema file
+//! ```
+//!
+//! No other room names the parser crate; what others need of the tree they take from [`facts`], or
+//! from [`ast`], the tree as this room hands it out.
+
+pub mod catalog;
+pub mod facts;

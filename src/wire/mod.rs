@@ -1,0 +1,1 @@
+//! PostgreSQL's frontend/backend protocol as bytes: frames and messages, no sockets.

@@ -1,0 +1,1 @@
+//! Templates with counts and latencies, gathered from anywhere, mergeable.
