@@ -178,10 +178,13 @@ impl Table {
     pub fn is_unique_by(&self, columns: &[&str]) -> bool {
         let covered = |keys: &[String]| !keys.is_empty() && keys.iter().all(|key| columns.contains(&key.as_str()));
         self.indexes.iter().any(|index| {
-            index.unique && index.valid && index.predicate.is_none()
+            index.unique
+                && index.valid
+                && index.predicate.is_none()
                 && index.key_columns().is_some_and(|keys| covered(&keys))
         }) || self.constraints.iter().any(|constraint| {
-            matches!(constraint.kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique) && covered(&constraint.columns)
+            matches!(constraint.kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique)
+                && covered(&constraint.columns)
         })
     }
 }
