@@ -10,4 +10,9 @@
 //! from [`ast`], the tree as this room hands it out.
 
 pub mod catalog;
+mod dialect;
 pub mod facts;
+pub mod parse;
+
+pub use parse::{Parsed, Unparsed, parse};
+pub use sqlparser::ast;

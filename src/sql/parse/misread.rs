@@ -1,0 +1,93 @@
+//! Statements that the parser reads otherwise than PostgreSQL does, told by their tokens.
+//!
+//! Each case was found by comparing the tree with PostgreSQL's own reading; its test shows the wrong tree. What is found
+//! here is refused by [`super::parse`], so that no proof is ever built on it.
+
+use super::Unparsed;
+use super::tokens::{TokenClass, TokenIndex, Tokens};
+
+/// Links of one chain of operators (`a + b + c`, `a AND b AND c`) that are still parsed. The tree of a chain is as deep
+/// as the chain is long, and dropping a tree takes stack in proportion: measured 4,000 are fine on 1 MiB.
+const LONGEST_CHAIN: u32 = 4_000;
+
+/// The first construct in the statement that would be misread.
+pub(super) fn find(text: &str, tokens: &Tokens) -> Option<Unparsed> {
+    (0..tokens.len())
+        .find_map(|index| misread_at(text, tokens, index).map(|reason| (index, reason)))
+        .map(|(index, reason)| Unparsed::new(reason, Some(tokens.span(index))))
+        .or_else(|| too_long_chain(text, tokens))
+}
+
+fn misread_at(text: &str, tokens: &Tokens, index: TokenIndex) -> Option<&'static str> {
+    let class = tokens.class(index)?;
+    let touches_next = tokens.span(index).end == tokens.span(index + 1).start;
+    let next = tokens.class(index + 1);
+    match class {
+        TokenClass::Number if touches_next && matches!(next, Some(TokenClass::Word | TokenClass::Quoted)) => {
+            Some("a number runs into a word, which PostgreSQL's versions read differently")
+        }
+        TokenClass::Number if tokens.text(index, text).contains('_') => {
+            Some("an underscore inside a number, which PostgreSQL's versions read differently")
+        }
+        TokenClass::Text if tokens.text(index, text).starts_with('0') => {
+            Some("a hexadecimal number, which PostgreSQL's versions read differently")
+        }
+        TokenClass::Word
+            if touches_next && tokens.is_word(index, text, "U") && is_unicode_name(text, tokens, index) =>
+        {
+            Some("a U&\"...\" name is not understood")
+        }
+        _ => None,
+    }
+}
+
+fn is_unicode_name(text: &str, tokens: &Tokens, index: TokenIndex) -> bool {
+    tokens.text(index + 1, text) == "&"
+        && tokens.class(index + 2) == Some(TokenClass::Quoted)
+        && tokens.span(index + 1).end == tokens.span(index + 2).start
+}
+
+/// Counts operators between two commas or parentheses of one level.
+fn too_long_chain(text: &str, tokens: &Tokens) -> Option<Unparsed> {
+    let mut outer: Vec<u32> = Vec::new();
+    let mut links = 0_u32;
+    for index in 0..tokens.len() {
+        match tokens.class(index)? {
+            TokenClass::Open => {
+                outer.push(links);
+                links = 0;
+            }
+            TokenClass::Close => links = outer.pop().unwrap_or(0),
+            TokenClass::Comma | TokenClass::Semicolon => links = 0,
+            TokenClass::Operator | TokenClass::OpenBracket => links += 1,
+            TokenClass::Word if is_link(tokens.text(index, text)) => links += 1,
+            _ => {}
+        }
+        if links > LONGEST_CHAIN {
+            return Some(Unparsed::new("a chain of operators is too long", Some(tokens.span(index))));
+        }
+    }
+    None
+}
+
+/// Words that chain as operators do.
+fn is_link(word: &str) -> bool {
+    [
+        "and",
+        "or",
+        "not",
+        "is",
+        "like",
+        "ilike",
+        "in",
+        "between",
+        "similar",
+        "collate",
+        "at",
+        "union",
+        "intersect",
+        "except",
+    ]
+    .iter()
+    .any(|link| word.eq_ignore_ascii_case(link))
+}
