@@ -1,1 +1,25 @@
 //! The control path over tokio-postgres: catalogs, plans, HypoPG, local clusters.
+//!
+//! ```text
+//! URL -> connect -> session (read-only habits) -> catalog      tables, indexes, statistics as plain data
+//!                                              -> planner      EXPLAIN of a statement, never the statement itself
+//!                                              -> hypopg       costs under indexes that do not exist
+//!                                              -> statements   pg_stat_statements as a workload
+//! ```
+//!
+//! Nothing here creates anything on a user's database or runs a user's statement. What is read is read
+//! in transactions that are READ ONLY and carry a statement timeout and a lock timeout, so that a
+//! forgotten `ALTER TABLE` on the other side makes an error here, not a queue behind us there.
+//! [`blocking`] is the facade that the command line uses.
+
+pub mod blocking;
+pub mod catalog;
+mod catalog_sql;
+pub mod connect;
+mod fault;
+pub mod planner;
+mod tls;
+
+pub use connect::connect;
+pub use fault::explain_failure;
+pub use planner::{Limits, PlanFailure, Planner};

@@ -227,7 +227,8 @@ pub struct Index {
     pub primary: bool,
     /// Usable by queries (`pg_index.indisvalid`).
     pub valid: bool,
-    /// Backs a constraint (primary key, unique, exclusion).
+    /// Cannot be dropped on its own: backs a constraint (primary key, unique, exclusion), is the
+    /// replica identity, or is a partition of a parent's index.
     pub constraint: bool,
     /// Key columns or expressions, in order.
     pub keys: Vec<IndexKey>,
@@ -261,6 +262,8 @@ pub struct IndexKey {
     pub nulls_first: bool,
     /// Operator class when it is not the default one (`text_pattern_ops`, `gin_trgm_ops`).
     pub operator_class: Option<String>,
+    /// Collation when it is not the column's own.
+    pub collation: Option<String>,
 }
 
 /// What a constraint enforces.

@@ -11,6 +11,7 @@
 
 pub mod catalog;
 mod dialect;
+pub mod explain;
 pub mod facts;
 pub mod parse;
 

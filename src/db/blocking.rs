@@ -1,0 +1,70 @@
+//! The control path for callers without a runtime: the command line's subcommands.
+
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::Client;
+
+use super::connect::Target;
+use super::planner::{Limits, PlanFailure, Planner};
+use crate::error::{Error, Result};
+use crate::sql::catalog::Catalog;
+use crate::sql::explain::PlanNode;
+
+/// One connection, driven by a runtime of its own on the calling thread.
+pub struct Session {
+    runtime: Runtime,
+    client: Client,
+    label: String,
+}
+
+impl Session {
+    /// Connects to the server of `url`.
+    ///
+    /// # Errors
+    /// The URL cannot be read, or the server cannot be reached or refuses.
+    pub fn connect(url: &str) -> Result<Self> {
+        let target = Target::parse(url)?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::internal(format!("the runtime could not be started: {error}")))?;
+        let client = runtime.block_on(target.connect())?;
+        Ok(Self { runtime, client, label: target.label().to_owned() })
+    }
+
+    /// The server for messages, without the password.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// See [`super::catalog::load`].
+    ///
+    /// # Errors
+    /// As there, with the server's name.
+    pub fn catalog(&self) -> Result<Catalog> {
+        self.block_on(super::catalog::load).map_err(|error| error.at(&self.label))
+    }
+
+    /// See [`Planner::generic`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn generic_plan(&self, sql: &str, limits: Limits) -> Result<PlanNode, PlanFailure> {
+        self.block_on(|client| async move { Planner::new(client, limits).generic(sql).await })
+    }
+
+    /// See [`Planner::custom`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn custom_plan(&self, sql: &str, parameters: &[Option<&str>], limits: Limits) -> Result<PlanNode, PlanFailure> {
+        self.block_on(|client| async move { Planner::new(client, limits).custom(sql, parameters).await })
+    }
+
+    /// Runs one conversation with the server to its end.
+    pub(super) fn block_on<'a, F>(&'a self, conversation: impl FnOnce(&'a Client) -> F) -> F::Output
+    where
+        F: Future + 'a,
+    {
+        self.runtime.block_on(conversation(&self.client))
+    }
+}

@@ -1,0 +1,99 @@
+//! The queries behind [`super::catalog`], one for each kind of thing. PostgreSQL 12 and later.
+//!
+//! All of them leave out system schemas and other sessions' temporary tables. Counts and options come
+//! from pg_catalog's documented columns: https://www.postgresql.org/docs/current/catalogs.html
+
+/// Version and search path of the session.
+pub(super) const SESSION: &str = "select current_setting('server_version_num')::int4, current_schemas(false)::text[]";
+
+/// Tables, views and foreign tables. `reltuples` is -1 (before 14: 0 with no pages) when never analyzed.
+pub(super) const RELATIONS: &str = "
+select c.oid, n.nspname::text, c.relname::text, c.relkind::text,
+       case when c.reltuples < 0 or (c.reltuples = 0 and c.relpages = 0 and current_setting('server_version_num')::int4 < 140000)
+            then null else c.reltuples::float8 end,
+       c.relpages::int8, pn.nspname::text, pc.relname::text,
+       case when c.relkind in ('v', 'm') then pg_catalog.pg_get_viewdef(c.oid) end
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+left join pg_catalog.pg_inherits i on i.inhrelid = c.oid and c.relispartition
+left join pg_catalog.pg_class pc on pc.oid = i.inhparent
+left join pg_catalog.pg_namespace pn on pn.oid = pc.relnamespace
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't'
+  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+order by n.nspname, c.relname";
+
+/// Columns in order.
+pub(super) const COLUMNS: &str = "
+select a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       case when a.attcollation <> t.typcollation then co.collname::text end,
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity <> '' or a.attgenerated <> ''
+from pg_catalog.pg_attribute a
+join pg_catalog.pg_class c on c.oid = a.attrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_type t on t.oid = a.atttypid
+left join pg_catalog.pg_collation co on co.oid = a.attcollation
+left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+where a.attnum > 0 and not a.attisdropped
+  and c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't'
+  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+order by a.attrelid, a.attnum";
+
+/// Statistics of columns; where a parent has both kinds, those over its children come last and win.
+pub(super) const STATISTICS: &str = "
+select schemaname::text, tablename::text, attname::text, avg_width, n_distinct::float8, null_frac::float8, correlation::float8
+from pg_catalog.pg_stats
+where schemaname !~ '^pg_' and schemaname <> 'information_schema'
+order by schemaname, tablename, attname, inherited";
+
+/// Indexes with their keys in order.
+pub(super) const INDEXES: &str = "
+select i.indrelid, ic.relname::text, am.amname::text, i.indisunique, i.indisprimary, i.indisvalid and i.indisready,
+       i.indisreplident or ic.relispartition
+         or exists (select from pg_catalog.pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')),
+       k.columns, k.expressions, k.descending, k.nulls_first, k.opclasses, k.collations, k.included,
+       pg_catalog.pg_get_expr(i.indpred, i.indrelid, true),
+       case when ic.relkind = 'i' then pg_catalog.pg_relation_size(i.indexrelid) end,
+       s.idx_scan
+from pg_catalog.pg_index i
+join pg_catalog.pg_class ic on ic.oid = i.indexrelid
+join pg_catalog.pg_class c on c.oid = i.indrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_am am on am.oid = ic.relam
+left join pg_catalog.pg_stat_all_indexes s on s.indexrelid = i.indexrelid
+cross join lateral (
+  select array_agg(a.attname::text order by p.n) filter (where p.n < i.indnkeyatts) as columns,
+         array_agg(case when i.indkey[p.n] = 0 then pg_catalog.pg_get_indexdef(i.indexrelid, p.n + 1, true) end order by p.n)
+           filter (where p.n < i.indnkeyatts) as expressions,
+         array_agg(coalesce(i.indoption[p.n], 0) & 1 = 1 order by p.n) filter (where p.n < i.indnkeyatts) as descending,
+         array_agg(coalesce(i.indoption[p.n], 0) & 2 = 2 order by p.n) filter (where p.n < i.indnkeyatts) as nulls_first,
+         array_agg(case when not o.opcdefault then o.opcname::text end order by p.n)
+           filter (where p.n < i.indnkeyatts) as opclasses,
+         array_agg(case when a.attcollation <> i.indcollation[p.n] and i.indcollation[p.n] <> 0 then co.collname::text end
+           order by p.n) filter (where p.n < i.indnkeyatts) as collations,
+         array_agg(a.attname::text order by p.n) filter (where p.n >= i.indnkeyatts) as included
+  from generate_series(0, i.indnatts - 1) as p(n)
+  left join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[p.n] and i.indkey[p.n] <> 0
+  left join pg_catalog.pg_opclass o on o.oid = i.indclass[p.n]
+  left join pg_catalog.pg_collation co on co.oid = i.indcollation[p.n]
+) k
+where c.relkind in ('r', 'p', 'm') and c.relpersistence <> 't'
+  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+order by i.indrelid, ic.relname";
+
+/// Primary key, unique, foreign key, check and exclusion constraints.
+pub(super) const CONSTRAINTS: &str = "
+select k.conrelid, k.conname::text, k.contype::text,
+       array(select a.attname::text from unnest(k.conkey) with ordinality u(n, i)
+             join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.n order by u.i),
+       fn.nspname::text, fc.relname::text,
+       array(select a.attname::text from unnest(k.confkey) with ordinality u(n, i)
+             join pg_catalog.pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.n order by u.i),
+       case when k.contype = 'c' then pg_catalog.pg_get_expr(k.conbin, k.conrelid, true) end
+from pg_catalog.pg_constraint k
+join pg_catalog.pg_class c on c.oid = k.conrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+left join pg_catalog.pg_class fc on fc.oid = k.confrelid and k.contype = 'f'
+left join pg_catalog.pg_namespace fn on fn.oid = fc.relnamespace
+where k.contype in ('p', 'u', 'f', 'c', 'x') and c.relpersistence <> 't'
+  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+order by k.conrelid, k.conname";
