@@ -1,1 +1,3 @@
-fn main() {}
+//! The integration tests: one binary, one module per subject, real PostgreSQL where it matters.
+
+mod cli;
