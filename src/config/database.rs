@@ -1,0 +1,272 @@
+//! The settings of one database: a server, or shards and how tables lie on them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::define::{Reader, choices, settings};
+use super::sharding::{Placement, Sharding};
+use super::tree::{At, Node, Value};
+use super::url::ServerUrl;
+
+settings! {
+    /// One database: either `primary`, or `shards` with `sharding`.
+    pub struct Database {
+        /// The server of a database that is not sharded.
+        primary: Option<ServerUrl> = absent,
+        /// The servers of a sharded database, in an order that must not change: the first one also answers
+        /// what only needs some server, and holds rows whose key is NULL.
+        shards: Vec<Shard> = absent,
+        /// Connections to each server.
+        pool: Pool = "{}",
+        /// How tables lie on the shards.
+        sharding: Option<Sharding> = absent,
+        /// What happens at COMMIT of a transaction that wrote on several shards.
+        commit: CommitMode = "refuse",
+    }
+    planned {
+        "replicas": "remove it; every statement goes to the primary",
+        "balance": "remove it; it chooses between replicas, which are not available yet either",
+        "guard": "remove it; `pgweir lint` reports such statements from the log",
+    }
+    check check_database;
+}
+
+settings! {
+    /// One shard.
+    pub struct Shard {
+        /// Its name, by which other settings speak of it. Buckets are spread by name: do not rename it.
+        name: String = required,
+        /// Its server.
+        primary: ServerUrl = required,
+    }
+    planned {
+        "replicas": "remove it; every statement goes to the primary",
+        "weight": "remove it; buckets are spread evenly",
+    }
+}
+
+choices! {
+    /// When a server connection is given back.
+    pub enum PoolMode {
+        /// After each transaction.
+        Transaction = "transaction",
+        /// When the client leaves.
+        Session = "session",
+        /// After each statement; transactions of several statements are refused.
+        Statement = "statement",
+    }
+}
+
+settings! {
+    /// Connections to each server, for each pair of database and user.
+    pub struct Pool {
+        /// When a client gives its server connection back: after each transaction, when it leaves, or after each
+        /// statement (which refuses transactions of several statements).
+        mode: PoolMode = "transaction",
+        /// Connections to a server at most.
+        size: u32 = "20",
+        /// Time that a client waits for a connection before it gets an error.
+        wait_timeout: Duration = "30s",
+        /// Time to connect and log in to a server.
+        connect_timeout: Duration = "5s",
+        /// Time after which an unused connection is closed.
+        idle_timeout: Duration = "10m",
+        /// Age at which a connection is closed when it is next unused.
+        lifetime: Duration = "1h",
+        /// Prepared statements kept on each server connection; the least recently used goes first.
+        prepared_statements: u32 = "500",
+    }
+    check check_pool;
+}
+
+choices! {
+    /// What happens at COMMIT of a transaction that wrote on several shards.
+    pub enum CommitMode {
+        /// The write that would touch a second shard is refused.
+        Refuse = "refuse",
+        /// Shards are committed one after the other: a crash in between leaves some committed and some not.
+        BestEffort = "best-effort",
+    }
+    planned {
+        "atomic": "write `refuse`, or `best-effort` if a crash may leave a transaction committed on some shards only",
+    }
+}
+
+impl Database {
+    /// The servers, in order: shards by name, or the one primary under the name `primary`.
+    pub fn servers(&self) -> impl Iterator<Item = (&str, &ServerUrl)> {
+        let shards = self.shards.iter().map(|shard| (shard.name.as_str(), &shard.primary));
+        self.primary.iter().map(|primary| ("primary", primary)).chain(shards)
+    }
+
+    /// True when its tables lie on shards.
+    pub fn is_sharded(&self) -> bool {
+        !self.shards.is_empty()
+    }
+}
+
+fn check_pool(pool: &Pool, node: &Node, reader: &mut Reader) -> bool {
+    if pool.size > 0 {
+        return true;
+    }
+    let at = node.get("size").map_or(node.at, |node| node.at);
+    let path = reader.path();
+    reader.problem(at, format!("`{path}.size` is 0"), "write 1 or more").unwrap_or(false)
+}
+
+fn check_database(database: &Database, node: &Node, reader: &mut Reader) -> bool {
+    let before = reader.problems.len();
+    let path = reader.path();
+    let at = |name: &str| node.entry(name).map_or(node.at, |(key, _)| key.at);
+    if let Some((_, shards)) = node.entry("shards")
+        && database.shards.is_empty()
+    {
+        reader.problem::<()>(shards.at, format!("`{path}.shards` is empty"), "add `- {name: a, primary: ...}`");
+    } else if database.primary.is_some() && database.is_sharded() {
+        let hint = "keep `primary` for one server, or `shards` for several";
+        reader.problem::<()>(at("primary"), format!("`{path}` has both `primary` and `shards`"), hint);
+    } else if database.primary.is_none() && !database.is_sharded() {
+        let hint = "add `primary: \"postgres://app@10.0.0.1/shop\"`, or `shards`";
+        reader.problem::<()>(node.at, format!("`{path}` has no server"), hint);
+    } else if database.is_sharded() && database.sharding.is_none() {
+        let hint = "add `sharding: {tables: {orders: {key: customer_id}}}`";
+        reader.problem::<()>(
+            at("shards"),
+            format!("`{path}` has shards, but nothing says how tables lie on them"),
+            hint,
+        );
+    } else if !database.is_sharded() {
+        for name in ["sharding", "commit"].iter().filter(|name| node.get(name).is_some()) {
+            let what = format!("`{path}.{name}` is given, but the database has no shards");
+            reader.problem::<()>(at(name), what, "remove it, or write `shards` instead of `primary`");
+        }
+    }
+    check_shard_names(database, node, reader);
+    if let Some((sharding, at)) = database.sharding.as_ref().zip(node.get("sharding")) {
+        check_placements(database, sharding, at, reader);
+        check_locals(database, sharding, at, reader);
+    }
+    reader.problems.len() == before
+}
+
+/// The n-th item of a list, or the node itself when it stands for a list of one.
+fn item(node: &Node, index: usize) -> &Node {
+    match &node.value {
+        Value::List(items) => items.get(index).unwrap_or(node),
+        _ => node,
+    }
+}
+
+fn check_shard_names(database: &Database, node: &Node, reader: &mut Reader) {
+    let Some(shards) = node.get("shards") else { return };
+    let mut seen = BTreeSet::new();
+    for (index, shard) in database.shards.iter().enumerate() {
+        if !seen.insert(shard.name.as_str()) {
+            let at = item(shards, index).get("name").map_or(shards.at, |name| name.at);
+            reader.problem::<()>(
+                at,
+                format!("two shards are named `{}`", shard.name),
+                "give each one a name of its own",
+            );
+        }
+    }
+}
+
+fn check_shard_exists(database: &Database, name: &str, at: At, reader: &mut Reader) {
+    if database.shards.iter().any(|shard| shard.name == name) {
+        return;
+    }
+    let names = super::problem::one_of(database.shards.iter().map(|shard| shard.name.as_str()));
+    let hint = if names.is_empty() { "add the shard to `shards`".to_owned() } else { format!("there are {names}") };
+    reader.problem::<()>(at, format!("there is no shard `{name}`"), hint);
+}
+
+fn check_placements(database: &Database, sharding: &Sharding, node: &Node, reader: &mut Reader) {
+    if let Some(at) = node.get("placement") {
+        check_placement(database, &sharding.placement, at, reader);
+    }
+    let Some(tables) = node.get("tables") else { return };
+    for (name, table) in &sharding.tables {
+        let at = entry_of(tables, name).and_then(|(_, node)| node.get("placement"));
+        if let Some((placement, at)) = table.placement.as_ref().zip(at) {
+            check_placement(database, placement, at, reader);
+        }
+    }
+}
+
+fn check_placement(database: &Database, placement: &Placement, node: &Node, reader: &mut Reader) {
+    match placement {
+        Placement::Hash { buckets } => {
+            let at = node.get("hash").and_then(|hash| hash.get("buckets")).map_or(node.at, |node| node.at);
+            if (*buckets as usize) < database.shards.len() {
+                let what = format!("{buckets} buckets are fewer than the {} shards", database.shards.len());
+                reader.problem::<()>(at, what, "write a larger power of two; 4096 suits most");
+            }
+        }
+        Placement::Range(parts) => {
+            let Some(list) = node.get("range") else { return };
+            for (index, part) in parts.iter().enumerate() {
+                let at = item(list, index).get("shard").map_or(list.at, |shard| shard.at);
+                check_shard_exists(database, &part.shard, at, reader);
+            }
+        }
+        Placement::List(parts) => {
+            let Some(list) = node.get("list") else { return };
+            let mut seen = BTreeSet::new();
+            for (index, part) in parts.iter().enumerate() {
+                let entry = item(list, index);
+                let at = |name: &str| entry.get(name).map_or(list.at, |node| node.at);
+                check_shard_exists(database, &part.shard, at("shard"), reader);
+                for value in part.values.iter().filter(|value| !seen.insert(value.as_str())) {
+                    reader.problem::<()>(at("values"), format!("the value `{value}` is listed twice"), "keep one");
+                }
+            }
+        }
+    }
+}
+
+fn entry_of<'a>(node: &'a Node, table: &super::sharding::TableName) -> Option<&'a (super::tree::Key, Node)> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().find(|(key, _)| super::sharding::TableName::parse(&key.text).as_ref() == Ok(table))
+}
+
+/// Each table has one way of lying on the shards, and local ones lie on a shard that exists.
+fn check_locals(database: &Database, sharding: &Sharding, node: &Node, reader: &mut Reader) {
+    if sharding.tables.is_empty() && sharding.reference.is_empty() && sharding.local.is_empty() {
+        let hint = "add `tables: {orders: {key: customer_id}}`, `reference: [countries]` or `local: {audit_log: a}`";
+        reader.problem::<()>(node.at, "`sharding` names no table, so that none could be used", hint);
+    }
+    if let Some(local) = node.get("local") {
+        for (table, shard) in &sharding.local {
+            let at = entry_of(local, table).map_or(local.at, |(_, node)| node.at);
+            check_shard_exists(database, shard, at, reader);
+            if sharding.tables.contains_key(table) {
+                let at = entry_of(local, table).map_or(local.at, |(key, _)| key.at);
+                reader.problem::<()>(at, format!("`{table}` is both sharded and local"), "keep one of the two");
+            }
+        }
+    }
+    if let Some(list) = node.get("reference") {
+        let mut seen = BTreeSet::new();
+        for (index, table) in sharding.reference.iter().enumerate() {
+            let at = item(list, index).at;
+            if sharding.tables.contains_key(table) {
+                reader.problem::<()>(
+                    at,
+                    format!("`{table}` is both sharded and a reference table"),
+                    "keep one of the two",
+                );
+            }
+            if sharding.local.contains_key(table) {
+                reader.problem::<()>(
+                    at,
+                    format!("`{table}` is both local and a reference table"),
+                    "keep one of the two",
+                );
+            }
+            if !seen.insert(table) {
+                reader.problem::<()>(at, format!("`{table}` is listed twice"), "keep one");
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The settings of the whole proxy: where it listens, who may come, limits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::database::Database;
+use super::define::{FromNode, Reader, choices, scalar, settings};
+use super::secret::Secret;
+use super::tree::Node;
+use super::values::ByteSize;
+
+settings! {
+    /// The whole file. Only `users` and `databases` must be there.
+    pub struct Config {
+        /// Where clients connect.
+        listen: Vec<Address> = "127.0.0.1:6432",
+        /// Where metrics and health are served over HTTP; nowhere unless set.
+        admin: Option<Address> = absent,
+        /// Worker threads; one per core unless set.
+        workers: Option<u32> = absent,
+        /// Encryption between clients and the proxy.
+        tls: ClientTls = "{}",
+        /// Limits for all clients together and for each one.
+        limits: Limits = "{}",
+        /// Who may connect, by name. A name and password here are the client's; which user the proxy is to
+        /// a server is said by the server's URL.
+        users: BTreeMap<String, User> = required,
+        /// The databases that clients may ask for, by name.
+        databases: BTreeMap<String, Database> = required,
+    }
+    check check_config;
+}
+
+settings! {
+    /// One user.
+    pub struct User {
+        /// What the user must know. Copy the verifier from `pg_authid.rolpassword` and the proxy never
+        /// learns the password itself.
+        password: Secret = required,
+    }
+    planned {
+        "auth_query": "write the user's verifier from pg_authid.rolpassword as `password`",
+    }
+}
+
+choices! {
+    /// Whether clients may or must use TLS.
+    pub enum ClientTlsMode {
+        /// No TLS.
+        Disable = "disable",
+        /// Clients choose.
+        Allow = "allow",
+        /// Clients without TLS are refused.
+        Require = "require",
+    }
+}
+
+settings! {
+    /// Encryption between clients and the proxy.
+    pub struct ClientTls {
+        /// Whether clients may or must use it.
+        mode: ClientTlsMode = "disable",
+        /// The certificate chain's file (PEM), the proxy's own certificate first.
+        certificate: Option<String> = absent,
+        /// The private key's file (PEM).
+        key: Option<String> = absent,
+        /// A file of authorities (PEM) one of which must have signed the client's certificate; clients need none unless set.
+        client_ca: Option<String> = absent,
+    }
+    check check_tls;
+}
+
+settings! {
+    /// Limits for all clients together and for each one.
+    pub struct Limits {
+        /// Clients connected at once; the next one is refused with SQLSTATE 53300.
+        max_clients: u32 = "10000",
+        /// Time from connecting to being authenticated.
+        login_timeout: Duration = "15s",
+        /// Time that a client may hold a server connection in an open transaction without sending anything.
+        idle_in_transaction_timeout: Duration = "0",
+        /// The longest message that a client may send. PostgreSQL's own limit is 1GB.
+        max_message: ByteSize = "256MB",
+        /// Memory for cached templates and their plans.
+        plan_cache: ByteSize = "64MB",
+        /// Time that clients have to finish their transactions when the proxy is asked to stop.
+        shutdown_timeout: Duration = "30s",
+    }
+}
+
+/// `host:port` to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// Port; 0 lets the system choose.
+    pub port: u16,
+}
+
+impl Address {
+    /// Reads `host:port` or `[ipv6]:port`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']')?,
+            None if host.contains(':') => return None,
+            None => host,
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        if host.is_empty() || !host.chars().all(fits) || !port.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        Some(Self { host: host.to_owned(), port: port.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromNode for Address {
+    fn what() -> String {
+        "`host:port`".to_owned()
+    }
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = scalar(node, &Self::what(), reader)?;
+        Self::parse(text)
+            .or_else(|| super::define::bad_value(node, text, "`host:port`, as in `127.0.0.1:6432`", reader))
+    }
+}
+
+fn check_config(config: &Config, node: &Node, reader: &mut Reader) -> bool {
+    let before = reader.problems.len();
+    let at = |name: &str| node.get(name).map_or(node.at, |node| node.at);
+    if config.listen.is_empty() {
+        reader.problem::<()>(at("listen"), "`listen` is empty", "write `listen: 127.0.0.1:6432`");
+    }
+    if config.workers == Some(0) {
+        reader.problem::<()>(at("workers"), "`workers` is 0", "write 1 or more, or leave it out for one per core");
+    }
+    if config.users.is_empty() {
+        reader.problem::<()>(
+            at("users"),
+            "`users` names nobody, so that nobody could connect",
+            "add `app: {password: ...}`",
+        );
+    }
+    if config.databases.is_empty() {
+        let hint = "add `shop: {primary: \"postgres://app@10.0.0.1/shop\"}`";
+        reader.problem::<()>(at("databases"), "`databases` names no database", hint);
+    }
+    if config.limits.max_clients == 0 {
+        let at = node.get("limits").and_then(|limits| limits.get("max_clients")).map_or(node.at, |node| node.at);
+        reader.problem::<()>(at, "`limits.max_clients` is 0, so that nobody could connect", "write 1 or more");
+    }
+    reader.problems.len() == before
+}
+
+fn check_tls(tls: &ClientTls, node: &Node, reader: &mut Reader) -> bool {
+    let given = [("certificate", &tls.certificate), ("key", &tls.key), ("client_ca", &tls.client_ca)];
+    if tls.mode == ClientTlsMode::Disable {
+        if let Some((name, _)) = given.iter().find(|(_, value)| value.is_some()) {
+            let at = node.get(name).map_or(node.at, |node| node.at);
+            let what = format!("`tls.{name}` is given, but `tls.mode` is `disable`");
+            return reader.problem(at, what, "write `mode: allow` or `mode: require`").unwrap_or(false);
+        }
+        return true;
+    }
+    for (name, _) in given[..2].iter().filter(|(_, value)| value.is_none()) {
+        let what = format!("`tls.mode` is `{}`, but `tls.{name}` is missing", tls.mode.word());
+        reader.problem::<()>(node.at, what, format!("add `{name}`: a PEM file"));
+    }
+    tls.certificate.is_some() && tls.key.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, shown) in
+            [("127.0.0.1:6432", "127.0.0.1:6432"), ("[::1]:5", "[::1]:5"), ("localhost:0", "localhost:0")]
+        {
+            assert_eq!(Address::parse(text).unwrap().to_string(), shown);
+        }
+        for bad in ["6432", ":6432", "::1:6432", "host:", "host:+1", "host:70000", "a b:1"] {
+            assert_eq!(Address::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A server's address as a `postgres://` URL. Its password is never shown.
+
+use std::fmt;
+
+use super::define::{FromNode, Reader, choices, scalar};
+use super::secret::Secret;
+use super::tree::Node;
+
+choices! {
+    /// How a connection to a server is encrypted, with libpq's words.
+    pub enum SslMode {
+        /// Never.
+        Disable = "disable",
+        /// If the server can.
+        Prefer = "prefer",
+        /// Always, without looking at the certificate.
+        Require = "require",
+        /// Always, with a certificate signed by a trusted authority.
+        VerifyCa = "verify-ca",
+        /// Always, with a certificate signed by a trusted authority for the server's host name.
+        VerifyFull = "verify-full",
+    }
+}
+
+/// Where a PostgreSQL server is and who to be there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// Host name or address.
+    pub host: String,
+    /// Port, 5432 unless given.
+    pub port: u16,
+    /// The user; the client's own when there is none.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Option<Secret>,
+    /// The database; the one that the client asked for when there is none.
+    pub database: Option<String>,
+    /// Encryption.
+    pub sslmode: SslMode,
+    /// A file of trusted authorities (PEM); the system's when there is none.
+    pub sslrootcert: Option<String>,
+}
+
+/// Parameters that a URL may have.
+const PARAMETERS: &[&str] = &["sslmode", "sslrootcert", "password"];
+
+impl ServerUrl {
+    /// Reads `postgres://user:password@host:port/database?sslmode=..&sslrootcert=..`. The error says
+    /// what is wrong without repeating the URL, which may hold a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = url::Url::parse(text).map_err(|error| format!("it is no URL: {error}"))?;
+        if !matches!(url.scheme(), "postgres" | "postgresql") {
+            return Err(format!("it begins with `{}://`, not with `postgres://`", url.scheme()));
+        }
+        let host = match url.host() {
+            Some(url::Host::Ipv6(address)) => address.to_string(),
+            Some(host) => decode(&host.to_string())?,
+            None => String::new(),
+        };
+        if host.is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        if host.contains(['/', ',']) {
+            return Err("it must name one host; unix sockets and lists of hosts are not available".to_owned());
+        }
+        if url.fragment().is_some() {
+            return Err("it holds a `#`, which must be written `%23`".to_owned());
+        }
+        let user = Some(decode(url.username())?).filter(|user| !user.is_empty());
+        let database = Some(decode(url.path().trim_start_matches('/'))?).filter(|database| !database.is_empty());
+        let mut server = Self {
+            host,
+            port: url.port().unwrap_or(5432),
+            user,
+            password: url.password().map(decode).transpose()?.map(|password| Secret::new(&password)),
+            database,
+            sslmode: SslMode::Prefer,
+            sslrootcert: None,
+        };
+        for (name, value) in url.query_pairs() {
+            server.set(&name, &value)?;
+        }
+        if [&server.user, &server.database].into_iter().flatten().any(|text| text.contains('\0')) {
+            return Err("it holds a zero byte".to_owned());
+        }
+        Ok(server)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "sslmode" => {
+                self.sslmode = SslMode::of_word(value)
+                    .ok_or_else(|| format!("its sslmode is `{value}`, where {} is known", SslMode::what()))?;
+            }
+            "sslrootcert" => self.sslrootcert = Some(value.to_owned()),
+            "password" => self.password = Some(Secret::new(value)),
+            _ => {
+                let known = super::problem::one_of(PARAMETERS.iter().copied());
+                return Err(format!("it has the parameter `{name}`, where {known} is known"));
+            }
+        }
+        Ok(())
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Percent-decoding, strict about what comes out: UTF-8.
+fn decode(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
+        match digit().zip(digit()) {
+            Some((high, low)) => bytes.push((high * 16 + low) as u8),
+            None => {
+                return Err("it holds a `%` that is not followed by two hexadecimal digits (write `%25`)".to_owned());
+            }
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| "it holds bytes that are not UTF-8".to_owned())
+}
+
+impl fmt::Display for ServerUrl {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("postgres://")?;
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        f.write_str(&self.address())?;
+        if let Some(database) = &self.database {
+            write!(f, "/{database}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromNode for ServerUrl {
+    fn what() -> String {
+        "`postgres://user:password@host:port/database`".to_owned()
+    }
+
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = scalar(node, &Self::what(), reader)?;
+        match Self::parse(text) {
+            Ok(url) => Some(url),
+            Err(what) => {
+                let said = format!("`{}` is no server's URL: {what}", reader.path());
+                reader.problem(node.at, said, format!("write {}", Self::what()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_a_url_apart() {
+        let url =
+            ServerUrl::parse("postgres://a%40b:p%2Fw:x@10.0.0.1:6000/my%20db?sslmode=verify-full&sslrootcert=/ca.pem")
+                .unwrap();
+        assert_eq!((url.host.as_str(), url.port), ("10.0.0.1", 6000));
+        assert_eq!((url.user.as_deref(), url.database.as_deref()), (Some("a@b"), Some("my db")));
+        assert_eq!(url.password.as_ref().unwrap().resolve().unwrap(), "p/w:x");
+        assert_eq!((url.sslmode, url.sslrootcert.as_deref()), (SslMode::VerifyFull, Some("/ca.pem")));
+        assert_eq!(format!("{url} {url:?}"), "postgres://a@b@10.0.0.1:6000/my db postgres://a@b@10.0.0.1:6000/my db");
+
+        let url = ServerUrl::parse("postgresql://db.example").unwrap();
+        assert_eq!((url.port, url.user, url.database, url.sslmode), (5432, None, None, SslMode::Prefer));
+        assert_eq!(ServerUrl::parse("postgres://[::1]:1/x").unwrap().address(), "[::1]:1");
+    }
+
+    #[test]
+    fn says_what_is_wrong_without_the_password() {
+        for (text, said) in [
+            ("mysql://u:s3cret@h/x", "begins with `mysql://`"),
+            ("10.0.0.1:5432", "no URL"),
+            ("postgres://u:s3cret@/x", "host"),
+            ("postgres://u:s3cret@h1,h2/x", "one host"),
+            ("postgres://u:s3cret@h/x?sslmode=maybe", "`maybe`"),
+            ("postgres://u:s3cret@h/x?target=1", "parameter `target`"),
+            ("postgres://u:s3cr%zzet@h/x", "two hexadecimal"),
+            ("postgres://u:s3cret@h:99999/x", "no URL"),
+        ] {
+            let error = ServerUrl::parse(text).unwrap_err();
+            assert!(error.contains(said) && !error.contains("s3cr"), "{text}: {error}");
+        }
+    }
+}
