@@ -5,6 +5,7 @@
 //! [`Command`] and one arm in [`Command::run`]. Text for people goes through [`output`], never
 //! through `println!`, which panics when a reader such as `head` has left.
 
+pub mod check;
 pub mod output;
 
 use std::process::ExitCode;
@@ -49,11 +50,15 @@ struct Cli {
 
 /// One variant per subcommand; its doc comment is its line in `--help`.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Check(check::Args),
+}
 
 impl Command {
     fn run(self) -> Result<ExitCode> {
-        match self {}
+        match self {
+            Self::Check(args) => check::run(args),
+        }
     }
 }
 
