@@ -10,10 +10,12 @@
 //! from [`ast`], the tree as this room hands it out.
 
 pub mod catalog;
+pub mod ddl;
 mod dialect;
 pub mod explain;
 pub mod facts;
 pub mod parse;
 
+pub use facts::{Facts, facts};
 pub use parse::{Parsed, Unparsed, parse};
 pub use sqlparser::ast;

@@ -5,6 +5,21 @@
 //! text it came from. A name that could not be resolved stays unresolved (`None`), and a construct
 //! that this room does not understand sets [`Facts::unknown`]: whoever needs a proof must then refuse.
 
+mod build;
+mod call;
+mod dml;
+mod from;
+mod functions;
+mod literal;
+mod operand;
+mod predicates;
+mod query;
+mod resolve;
+mod statement;
+
+pub use build::facts;
+pub(crate) use resolve::{folded, qualified};
+
 use crate::sql::catalog::TableId;
 
 /// A half-open byte range in the statement's text.
@@ -521,3 +536,6 @@ pub struct Facts {
     /// Why the facts are incomplete, if they are: a construct not understood, or one the parser is known to misread.
     pub unknown: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

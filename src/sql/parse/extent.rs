@@ -52,6 +52,22 @@ impl Parsed {
         self.tokens.between(first, last)
     }
 
+    /// The bytes of a body: up to the set operation, the clause or the parenthesis that ends it.
+    pub(crate) fn body_span(&self, body: &SetExpr) -> Span {
+        let Some(first) = self.body_first(body) else { return Span::default() };
+        let around = self.tokens.around(first);
+        let ends = |index: TokenIndex| {
+            self.tokens.around(index) == around
+                && ["UNION", "INTERSECT", "EXCEPT", "ORDER", "LIMIT", "OFFSET", "FETCH", "FOR"]
+                    .iter()
+                    .any(|word| self.tokens.is_word(index, &self.text, word))
+                || Some(index) == around.and_then(|open| self.tokens.mate(open))
+                || self.tokens.class(index) == Some(TokenClass::Semicolon)
+        };
+        let end = (first..self.tokens.len()).find(|index| ends(*index)).unwrap_or(self.tokens.len());
+        self.tokens.between(first, end.saturating_sub(1))
+    }
+
     /// The bytes of the statement, without the semicolon.
     pub(crate) fn statement_span(&self) -> Span {
         self.tokens.between(0, self.last_of_statement())
@@ -63,6 +79,15 @@ impl Parsed {
             last -= 1;
         }
         last
+    }
+
+    /// The bytes of a call with all that belongs to it.
+    pub(crate) fn function_span(&self, function: &Function) -> Span {
+        let first = function.name.0.first().and_then(|part| part.as_ident()).and_then(|ident| self.ident_token(ident));
+        match (first, self.function_last(function)) {
+            (Some(first), Some(last)) => self.tokens.between(first, last),
+            _ => Span::default(),
+        }
     }
 
     fn first(&self, expr: &Expr) -> Option<TokenIndex> {

@@ -22,8 +22,7 @@ use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 pub use unparsed::{Mentioned, classify, tables_mentioned};
 
-pub(crate) use extent::Extent;
-pub(crate) use tokens::{TokenClass, TokenIndex, Tokens};
+pub(crate) use tokens::{TokenClass, Tokens};
 
 use crate::sql::dialect::PgDialect;
 use crate::sql::facts::Span;
@@ -42,6 +41,8 @@ pub struct Parsed {
     /// Its tree.
     pub ast: ast::Statement,
     pub(crate) tokens: Tokens,
+    /// What was left out of the tree, if anything was.
+    pub(crate) unknown: Option<&'static str>,
 }
 
 /// Why a statement has no tree.
@@ -91,7 +92,7 @@ pub fn parse(sql: &str) -> Result<Parsed, Unparsed> {
         let span = tokens.starting_at(next.span.start).map(|index| tokens.span(index));
         return Err(Unparsed::new(format!("\"{}\" was not expected here", next.token), span));
     }
-    Ok(Parsed { text: Arc::from(sql), ast, tokens })
+    Ok(Parsed { text: Arc::from(sql), ast, tokens, unknown: None })
 }
 
 fn from_parser(sql: &str, error: &ParserError) -> Unparsed {

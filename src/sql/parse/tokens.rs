@@ -197,10 +197,10 @@ impl Tokens {
         self.entries.binary_search_by_key(&wanted, |entry| (entry.line, entry.column)).ok()
     }
 
-    /// The last token that starts before the parser's position.
-    pub(crate) fn ending_at(&self, position: Location) -> Option<TokenIndex> {
-        let wanted = (u32::try_from(position.line).ok()?, u32::try_from(position.column).ok()?);
-        self.entries.partition_point(|entry| (entry.line, entry.column) < wanted).checked_sub(1)
+    /// The token that covers a byte.
+    pub(crate) fn containing(&self, position: u32) -> Option<TokenIndex> {
+        let index = self.entries.partition_point(|entry| entry.span.start <= position).checked_sub(1)?;
+        (self.span(index).end > position).then_some(index)
     }
 
     /// The line (from 1) of a token, for messages.
