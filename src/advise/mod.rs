@@ -1,1 +1,32 @@
 //! Index recommendations with evidence from the planner.
+//!
+//! ```text
+//! statements (template, example, calls) -> candidates      what an index could answer, from facts and catalog
+//!                                       -> select          grown by benefit per byte, each step re-costed, then pruned
+//!                                       -> Advice          what to create, with cost before and after
+//! catalog                               -> existing        what to drop: covered by another, or never used
+//! ```
+//!
+//! Pure and deterministic: costs come in through [`CostModel`], which `db/` implements over HypoPG and
+//! [`estimate`] over the catalog's statistics. The same input gives the same advice.
+//!
+//! The measure is the planner's cost of each statement times its number of calls. An index is recommended
+//! only when the plan of at least one statement uses it while every other recommendation is in place, and when
+//! it clears the thresholds of [`Options`].
+
+pub mod candidates;
+mod columns;
+pub mod ddl;
+pub mod estimate;
+pub mod existing;
+mod grow;
+pub mod model;
+pub mod parameters;
+mod select;
+mod whatif;
+
+pub use existing::{Redundant, Unused};
+pub use model::{
+    Advice, CostFailure, CostModel, Definition, Evidence, Key, Options, Priced, Recommendation, Statement,
+};
+pub use select::{Progress, advise};

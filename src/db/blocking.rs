@@ -36,6 +36,11 @@ impl Session {
         &self.label
     }
 
+    /// True once the server or the network ended the connection.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     /// See [`super::catalog::load`].
     ///
     /// # Errors

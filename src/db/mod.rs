@@ -17,6 +17,7 @@ pub mod catalog;
 mod catalog_sql;
 pub mod connect;
 mod fault;
+pub mod hypopg;
 pub mod planner;
 mod tls;
 

@@ -14,6 +14,7 @@ pub mod ddl;
 mod dialect;
 pub mod explain;
 pub mod facts;
+pub mod ident;
 pub mod parse;
 
 pub use facts::{Facts, facts};

@@ -1,0 +1,234 @@
+//! The words of this room as plain data.
+
+use std::collections::BTreeSet;
+
+use crate::error::Error;
+use crate::sql::catalog::{Catalog, TableId, TableKind};
+use crate::sql::facts::{Facts, RelationSource};
+
+/// One key column of a possible index.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The column.
+    pub column: String,
+    /// DESC.
+    pub descending: bool,
+    /// NULLS FIRST (the default under DESC).
+    pub nulls_first: bool,
+}
+
+impl Key {
+    /// An ascending key with the default order of nulls.
+    pub fn ascending(column: impl Into<String>) -> Self {
+        Self { column: column.into(), descending: false, nulls_first: false }
+    }
+
+    /// The same key read backwards.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self { column: self.column.clone(), descending: !self.descending, nulls_first: !self.nulls_first }
+    }
+}
+
+/// A possible B-tree index.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Definition {
+    /// The table.
+    pub table: TableId,
+    /// Key columns in order.
+    pub keys: Vec<Key>,
+    /// INCLUDE columns, sorted.
+    pub include: Vec<String>,
+}
+
+impl Definition {
+    /// True when whatever this index answers by its keys, `wider` answers too: its keys begin with these, and it holds
+    /// every INCLUDE column.
+    pub fn is_covered_by(&self, wider: &Self) -> bool {
+        self.table == wider.table
+            && wider.keys.starts_with(&self.keys)
+            && self
+                .include
+                .iter()
+                .all(|column| wider.include.contains(column) || wider.keys.iter().any(|key| &key.column == column))
+    }
+}
+
+/// One template of the workload, as the advisor needs it.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// The template's fingerprint, as it is shown.
+    pub fingerprint: String,
+    /// The template's text, for people.
+    pub template: String,
+    /// The statement to be costed.
+    pub sql: String,
+    /// Values for its `$n` in text form, when the source had them; otherwise it is planned generically.
+    pub parameters: Option<Vec<Option<String>>>,
+    /// How often it ran.
+    pub calls: f64,
+    /// Milliseconds it took in all, when the source had them.
+    pub total_ms: Option<f64>,
+    /// What it says; `None` when our parser does not take it (it is then costed, and proposes nothing).
+    pub facts: Option<Facts>,
+}
+
+impl Statement {
+    /// The tables it can touch; `None` when that is not known (a view, a name the catalog does not have, no facts).
+    pub fn tables(&self, catalog: &Catalog) -> Option<BTreeSet<TableId>> {
+        let facts = self.facts.as_ref().filter(|facts| facts.unknown.is_none())?;
+        let mut tables = BTreeSet::new();
+        for relation in &facts.relations {
+            if let RelationSource::Table { table, .. } = &relation.source {
+                let id = (*table)?;
+                if catalog.table(id).kind == TableKind::View {
+                    return None;
+                }
+                tables.insert(id);
+            }
+        }
+        Some(tables)
+    }
+}
+
+/// What a cost rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Evidence {
+    /// The catalog's shape only; the tables were never analyzed.
+    Schema,
+    /// Row counts and column statistics: an estimate of pgweir's own.
+    Stats,
+    /// PostgreSQL's planner.
+    Plan,
+}
+
+impl Evidence {
+    /// The word users see.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Stats => "stats",
+            Self::Plan => "plan",
+        }
+    }
+}
+
+/// One statement's cost under a set of possible indexes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Priced {
+    /// Total cost of one call, in the planner's units.
+    pub cost: f64,
+    /// Which of the set the plan uses, by position, ascending.
+    pub used: Vec<usize>,
+    /// Names of real indexes the plan uses.
+    pub existing: Vec<String>,
+}
+
+/// Why there is no cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CostFailure {
+    /// This statement cannot be costed; others can.
+    Statement(String),
+    /// An index of the set cannot be (its position, why): a type without a B-tree operator class.
+    Index(usize, String),
+    /// Nothing can be costed any more.
+    Fatal(Error),
+}
+
+/// Tells what statements would cost if indexes existed.
+pub trait CostModel {
+    /// What its costs rest on, for a statement on these tables.
+    fn evidence(&self, table: TableId) -> Evidence;
+
+    /// The cost of one call of `statement` if `set` existed besides the real indexes.
+    ///
+    /// # Errors
+    /// See [`CostFailure`].
+    fn price(&mut self, statement: &Statement, set: &[&Definition]) -> Result<Priced, CostFailure>;
+
+    /// The size in bytes the index would have.
+    ///
+    /// # Errors
+    /// See [`CostFailure`]; a failure of the index names position 0.
+    fn size(&mut self, definition: &Definition) -> Result<u64, CostFailure>;
+}
+
+/// What the user asked for, and the thresholds of a recommendation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Bytes that all recommended indexes may take together.
+    pub storage_budget_bytes: Option<u64>,
+    /// An index must take at least this share off the workload's cost ..
+    pub min_workload_gain: f64,
+    /// .. and at least this share off the cost of the statements whose plans use it.
+    pub min_statement_gain: f64,
+    /// Key columns at most.
+    pub max_width: usize,
+    /// Propose covering indexes (INCLUDE).
+    pub covering: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            storage_budget_bytes: None,
+            min_workload_gain: 0.001,
+            min_statement_gain: 0.10,
+            max_width: 4,
+            covering: true,
+        }
+    }
+}
+
+/// One index to create.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recommendation {
+    /// The index.
+    pub definition: Definition,
+    /// The name it gets.
+    pub name: String,
+    /// `CREATE INDEX CONCURRENTLY ..;`
+    pub ddl: String,
+    /// Its estimated size.
+    pub size_bytes: u64,
+    /// Cost (times calls) of the statements that use it, if it did not exist and all other recommendations did.
+    pub cost_before: f64,
+    /// The same with it.
+    pub cost_after: f64,
+    /// Positions of the statements whose plans use it, dearest gain first.
+    pub statements: Vec<usize>,
+    /// What the costs rest on.
+    pub evidence: Evidence,
+    /// Why, in a sentence.
+    pub why: String,
+}
+
+/// A statement left out, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its position.
+    pub statement: usize,
+    /// Why it could not be costed.
+    pub reason: String,
+}
+
+/// The advisor's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advice {
+    /// Cost of one call of each statement today; `None` when it could not be costed.
+    pub before: Vec<Option<f64>>,
+    /// The same with all recommendations in place.
+    pub after: Vec<Option<f64>>,
+    /// Cost of the workload today: cost of a call times calls, summed.
+    pub cost_before: f64,
+    /// The same with all recommendations in place.
+    pub cost_after: f64,
+    /// What to create, largest gain first.
+    pub recommendations: Vec<Recommendation>,
+    /// Statements without a cost.
+    pub skipped: Vec<Skipped>,
+    /// How many possible indexes were looked at.
+    pub candidates: usize,
+    /// How many costs were asked for.
+    pub priced: usize,
+}

@@ -1,0 +1,273 @@
+//! Costs under indexes that do not exist, by the HypoPG extension.
+//!
+//! HypoPG keeps hypothetical indexes in the memory of one connection: nobody else sees them, nothing is written, and they
+//! are gone when it closes. The extension itself is never created here: it must be there.
+//!
+//! Each question brings the connection's hypothetical indexes to the asked set by dropping and creating the
+//! difference. A plan is always asked for anew: a generic plan that was prepared before a hypothesis does not see it,
+//! and fails after one is dropped. Partial hypothetical indexes are never made (HypoPG issue 116: with a view they crash
+//! the server).
+
+use std::collections::{BTreeMap, HashMap};
+
+use tokio_postgres::Client;
+
+use super::blocking::Session;
+use super::fault::{explain_failure, short};
+use super::planner::{Limits, PlanFailure};
+use crate::advise::ddl::{body, quote_table};
+use crate::advise::{CostFailure, CostModel, Definition, Evidence, Priced, Statement};
+use crate::error::{Error, Result};
+use crate::sql::catalog::{Catalog, TableId, TableKind};
+use crate::sql::explain::PlanNode;
+use crate::sql::ident::quote;
+
+/// Whether a database can do hypothetical indexes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// The extension is there, in this schema (as SQL).
+    Installed {
+        /// Its schema, quoted.
+        schema: String,
+    },
+    /// The server has its files, the database does not have the extension.
+    NotCreated,
+    /// The server does not have it.
+    Missing,
+}
+
+/// Looks for the extension in the connected database.
+///
+/// # Errors
+/// The server cannot be asked.
+pub fn availability(session: &Session) -> Result<Availability> {
+    const QUESTION: &str = "
+        select (select n.nspname::text from pg_catalog.pg_extension e
+                join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'hypopg'),
+               exists (select from pg_catalog.pg_available_extensions where name = 'hypopg')";
+    let failure = |error: &tokio_postgres::Error| {
+        explain_failure(error, "looking for the HypoPG extension failed").at(session.label())
+    };
+    let row = session.block_on(|client| client.query_one(QUESTION, &[])).map_err(|error| failure(&error))?;
+    let schema: Option<String> = row.try_get(0).map_err(|error| failure(&error))?;
+    let available: bool = row.try_get(1).map_err(|error| failure(&error))?;
+    Ok(match (schema, available) {
+        (Some(schema), _) => Availability::Installed { schema: quote(&schema).into_owned() },
+        (None, true) => Availability::NotCreated,
+        (None, false) => Availability::Missing,
+    })
+}
+
+/// A hypothetical index on one table of the server.
+#[derive(Debug, Clone)]
+struct Hypothesis {
+    oid: u32,
+    name: String,
+}
+
+/// How a statement is best planned, found out at its first plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// With the constants in its text and the values the log recorded.
+    Custom,
+    /// Whatever the values are.
+    Generic,
+}
+
+/// [`CostModel`] over one connection. The hypothetical indexes are dropped with it.
+pub struct HypoPg<'s> {
+    session: &'s Session,
+    catalog: &'s Catalog,
+    limits: Limits,
+    schema: String,
+    /// What the connection has now; a partitioned table's index is one for each of its leaves.
+    installed: BTreeMap<Definition, Vec<Hypothesis>>,
+    modes: HashMap<String, Mode>,
+}
+
+impl<'s> HypoPg<'s> {
+    /// A model for a database whose extension lies in `schema` (see [`availability`]).
+    pub fn new(session: &'s Session, catalog: &'s Catalog, schema: String, limits: Limits) -> Self {
+        Self { session, catalog, limits, schema, installed: BTreeMap::new(), modes: HashMap::new() }
+    }
+
+    /// Brings the connection's hypothetical indexes to `set`.
+    fn install(&mut self, set: &[&Definition]) -> Result<(), CostFailure> {
+        let gone: Vec<Definition> = self.installed.keys().filter(|known| !set.contains(known)).cloned().collect();
+        let mut oids = Vec::new();
+        for definition in gone {
+            oids.extend(self.installed.remove(&definition).into_iter().flatten().map(|index| index.oid));
+        }
+        self.drop_indexes(&oids)?;
+        for (at, definition) in set.iter().enumerate() {
+            if !self.installed.contains_key(*definition) {
+                let made = self.create(definition).map_err(|failure| match failure {
+                    CostFailure::Index(_, reason) => CostFailure::Index(at, reason),
+                    other => other,
+                })?;
+                self.installed.insert((*definition).clone(), made);
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_indexes(&self, oids: &[u32]) -> Result<(), CostFailure> {
+        if oids.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("select {}.hypopg_drop_index(o) from unnest($1::oid[]) o", self.schema);
+        let answer = self.session.block_on(|client| async move { client.query(&sql, &[&oids]).await });
+        answer.map(drop).map_err(|error| self.lost(&error))
+    }
+
+    fn create(&self, definition: &Definition) -> Result<Vec<Hypothesis>, CostFailure> {
+        let table = self.catalog.table(definition.table);
+        let mut made = Vec::new();
+        for leaf in self.leaves(definition.table) {
+            let on = body(self.catalog.table(leaf), definition);
+            let sql = format!("select indexrelid, indexname::text from {}.hypopg_create_index($1::text)", self.schema);
+            let text = format!("CREATE INDEX ON {on}");
+            let lock_timeout = self.limits.lock_timeout_ms;
+            let answer = self.session.block_on(|client| create_index(client, sql, text, lock_timeout));
+            match answer {
+                Ok((oid, name)) => made.push(Hypothesis { oid, name }),
+                Err(error) if self.session.is_closed() => return Err(self.lost(&error)),
+                Err(error) => {
+                    let oids: Vec<u32> = made.iter().map(|index| index.oid).collect();
+                    self.drop_indexes(&oids)?;
+                    return Err(CostFailure::Index(0, format!("{}: {}", quote_table(table), short(&error))));
+                }
+            }
+        }
+        if made.is_empty() {
+            return Err(CostFailure::Index(0, format!("{} has no partitions", quote_table(table))));
+        }
+        Ok(made)
+    }
+
+    /// The tables that hold rows: the table itself, or all leaves of a partitioned one.
+    fn leaves(&self, table: TableId) -> Vec<TableId> {
+        if self.catalog.table(table).kind != TableKind::Partitioned {
+            return vec![table];
+        }
+        let mut leaves = Vec::new();
+        let mut parents = vec![table];
+        while let Some(parent) = parents.pop() {
+            let name = &self.catalog.table(parent).name;
+            for (id, child) in self.catalog.tables().filter(|(_, child)| child.partition_of.as_ref() == Some(name)) {
+                match child.kind {
+                    TableKind::Partitioned => parents.push(id),
+                    TableKind::Table => leaves.push(id),
+                    _ => {}
+                }
+            }
+        }
+        leaves
+    }
+
+    fn plan(&mut self, statement: &Statement) -> Result<PlanNode, CostFailure> {
+        let mode = self.modes.get(&statement.sql).copied();
+        let parameters: Vec<Option<&str>> = statement.parameters.iter().flatten().map(Option::as_deref).collect();
+        // A NULL would fold the whole plan away and say nothing of the usual call.
+        let usable = !parameters.contains(&None);
+        let mut refusal = None;
+        if mode != Some(Mode::Generic) && usable {
+            match self.session.custom_plan(&statement.sql, &parameters, self.limits) {
+                Ok(plan) => {
+                    self.modes.insert(statement.sql.clone(), Mode::Custom);
+                    return Ok(plan);
+                }
+                Err(failure) => refusal = Some(failure),
+            }
+        }
+        if mode != Some(Mode::Custom) && !matches!(refusal, Some(PlanFailure::Lost(_) | PlanFailure::NotPlannable(_))) {
+            match self.session.generic_plan(&statement.sql, self.limits) {
+                Ok(plan) => {
+                    self.modes.insert(statement.sql.clone(), Mode::Generic);
+                    return Ok(plan);
+                }
+                Err(failure) => refusal = Some(failure),
+            }
+        }
+        Err(match refusal {
+            Some(PlanFailure::Lost(error)) => CostFailure::Fatal(error.at(self.session.label())),
+            Some(other) => CostFailure::Statement(other.to_string()),
+            None => CostFailure::Statement("it could not be planned".to_owned()),
+        })
+    }
+
+    fn lost(&self, error: &tokio_postgres::Error) -> CostFailure {
+        let what = "HypoPG failed";
+        CostFailure::Fatal(explain_failure(error, what).at(self.session.label()))
+    }
+}
+
+impl CostModel for HypoPg<'_> {
+    fn evidence(&self, _: TableId) -> Evidence {
+        Evidence::Plan
+    }
+
+    fn price(&mut self, statement: &Statement, set: &[&Definition]) -> Result<Priced, CostFailure> {
+        self.install(set)?;
+        let plan = self.plan(statement)?;
+        let mut used = Vec::new();
+        let mut existing = Vec::new();
+        for name in plan.walk().into_iter().filter_map(|node| node.index.as_ref()) {
+            let ours = set.iter().position(|definition| {
+                self.installed.get(*definition).is_some_and(|made| made.iter().any(|index| &index.name == name))
+            });
+            match ours {
+                Some(at) => used.push(at),
+                None => existing.push(name.clone()),
+            }
+        }
+        used.sort_unstable();
+        used.dedup();
+        Ok(Priced { cost: plan.total_cost, used, existing })
+    }
+
+    fn size(&mut self, definition: &Definition) -> Result<u64, CostFailure> {
+        if !self.installed.contains_key(definition) {
+            let made = self.create(definition)?;
+            self.installed.insert(definition.clone(), made);
+        }
+        let oids: Vec<u32> = self.installed.get(definition).into_iter().flatten().map(|index| index.oid).collect();
+        let sql = format!("select sum({}.hypopg_relation_size(o))::int8 from unnest($1::oid[]) o", self.schema);
+        let row = self.session.block_on(|client| async move { client.query_one(&sql, &[&oids]).await });
+        let row = row.map_err(|error| self.lost(&error))?;
+        let bytes: i64 = row.try_get(0).map_err(|error| self.lost(&error))?;
+        u64::try_from(bytes)
+            .map_err(|_| CostFailure::Fatal(Error::server("HypoPG told a negative size").at(self.session.label())))
+    }
+}
+
+impl Drop for HypoPg<'_> {
+    fn drop(&mut self) {
+        let oids: Vec<u32> = self.installed.values().flatten().map(|index| index.oid).collect();
+        // The connection's end drops what this cannot.
+        if let Err(failure) = self.drop_indexes(&oids) {
+            tracing::debug!(?failure, "hypothetical indexes were left to the end of the connection");
+        }
+    }
+}
+
+async fn create_index(
+    client: &Client,
+    sql: String,
+    text: String,
+    lock_timeout_ms: u32,
+) -> Result<(u32, String), tokio_postgres::Error> {
+    let begin = format!("begin read only; set local lock_timeout = {lock_timeout_ms}");
+    let text: &(dyn tokio_postgres::types::ToSql + Sync) = &text;
+    let arguments = [(text, tokio_postgres::types::Type::TEXT)];
+    // Rolling back does not take a hypothesis away; it lets go of the lock on its table.
+    let (begun, made, ended) = tokio::join!(
+        client.batch_execute(&begin),
+        client.query_typed_one(&sql, &arguments),
+        client.batch_execute("rollback")
+    );
+    begun?;
+    let row = made?;
+    ended?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
