@@ -18,6 +18,7 @@ mod catalog_sql;
 pub mod connect;
 mod fault;
 pub mod hypopg;
+pub mod local;
 pub mod planner;
 mod tls;
 

@@ -145,8 +145,8 @@ where
     type Error = io::Error;
 
     fn make_tls_connect(&mut self, domain: &str) -> Result<Handshake, io::Error> {
-        let name = ServerName::try_from(domain.to_owned())
-            .map_err(|_| io::Error::other(format!("`{domain}` is not a name that TLS can check")))?;
+        // A Unix socket has no name and no handshake either, so that a bad name is no error before there is one.
+        let name = ServerName::try_from(domain.to_owned()).map_err(|_| domain.to_owned());
         Ok(Handshake { connector: self.connector.clone(), name })
     }
 }
@@ -154,7 +154,8 @@ where
 /// One handshake to come.
 pub(super) struct Handshake {
     connector: TlsConnector,
-    name: ServerName<'static>,
+    /// The server's name, or what cannot be one.
+    name: Result<ServerName<'static>, String>,
 }
 
 impl<S> TlsConnect<S> for Handshake
@@ -166,7 +167,11 @@ where
     type Future = Pin<Box<dyn Future<Output = io::Result<Stream<S>>> + Send>>;
 
     fn connect(self, stream: S) -> Self::Future {
-        Box::pin(async move { self.connector.connect(self.name, stream).await.map(Stream) })
+        Box::pin(async move {
+            let name =
+                self.name.map_err(|domain| io::Error::other(format!("`{domain}` is not a name that TLS can check")))?;
+            self.connector.connect(name, stream).await.map(Stream)
+        })
     }
 }
 
