@@ -15,8 +15,12 @@ mod dialect;
 pub mod explain;
 pub mod facts;
 pub mod ident;
+pub mod lexer;
 pub mod parse;
+pub mod template;
 
 pub use facts::{Facts, facts};
+pub use lexer::{LexOptions, split_statements};
 pub use parse::{Parsed, Unparsed, parse};
 pub use sqlparser::ast;
+pub use template::{Binding, BindingKind, Fingerprint, Scan, Scanner, TemplateKey, template_text};
