@@ -104,12 +104,33 @@ impl Catalog {
 
     /// All tables in the order they were added.
     pub fn tables(&self) -> impl Iterator<Item = (TableId, &Table)> {
-        self.tables.iter().enumerate().map(|(index, table)| (TableId(index), table))
+        self.tables
+            .iter()
+            .enumerate()
+            .map(|(index, table)| (TableId(index), table))
+            .filter(|(id, table)| self.by_name.get(&table.name.name).is_some_and(|ids| ids.contains(id)))
+    }
+
+    /// Forgets a table. Its id stays valid and its data readable, but nothing finds it any more.
+    pub fn remove(&mut self, id: TableId) {
+        let Some(table) = self.tables.get(id.0) else { return };
+        if let Some(ids) = self.by_name.get_mut(&table.name.name) {
+            ids.retain(|other| *other != id);
+        }
+    }
+
+    /// Gives a table another name in its schema.
+    pub fn rename(&mut self, id: TableId, name: String) {
+        self.remove(id);
+        self.by_name.entry(name.clone()).or_default().push(id);
+        if let Some(table) = self.tables.get_mut(id.0) {
+            table.name.name = name;
+        }
     }
 
     /// True when nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.tables().next().is_none()
     }
 }
 

@@ -23,6 +23,15 @@ pub fn facts(parsed: &Parsed, catalog: &Catalog) -> Facts {
     builder.facts
 }
 
+/// The names that a view's query puts out (CREATE VIEW without a column list); `None` when one is not known.
+pub(crate) fn view_columns(parsed: &Parsed, catalog: &Catalog) -> Option<Vec<String>> {
+    let mut builder = Builder::new(parsed, catalog);
+    let scope = builder.new_scope(None, ScopeKind::Statement, parsed.statement_span());
+    builder.statement(scope, &parsed.ast);
+    // The view's query is the first block under the statement's own.
+    builder.scope_columns.into_iter().nth(1)??.into_iter().collect()
+}
+
 /// A common table expression that is visible where the walk stands.
 pub(super) struct CteName {
     pub(super) name: String,

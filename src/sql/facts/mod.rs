@@ -18,6 +18,8 @@ mod resolve;
 mod statement;
 
 pub use build::facts;
+pub(crate) use build::view_columns;
+pub(crate) use literal::decode_string;
 pub(crate) use resolve::{folded, qualified};
 
 use crate::sql::catalog::TableId;

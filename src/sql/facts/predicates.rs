@@ -260,8 +260,27 @@ pub(super) fn comparison(op: &BinaryOperator) -> Option<Comparison> {
         BinaryOperator::PGNotILikeMatch => Comparison::NotILike,
         BinaryOperator::PGRegexMatch | BinaryOperator::PGRegexIMatch => Comparison::Regex,
         BinaryOperator::PGRegexNotMatch | BinaryOperator::PGRegexNotIMatch => Comparison::NotRegex,
+        BinaryOperator::PGCustomBinaryOperator(parts) => return qualified_comparison(parts),
         _ => return None,
     })
+}
+
+/// `OPERATOR(pg_catalog.=)` is `=`.
+fn qualified_comparison(parts: &[String]) -> Option<Comparison> {
+    match parts {
+        [schema, name] if schema.eq_ignore_ascii_case("pg_catalog") => Some(match name.as_str() {
+            "=" => Comparison::Eq,
+            "<>" => Comparison::Ne,
+            "<" => Comparison::Lt,
+            "<=" => Comparison::Le,
+            ">" => Comparison::Gt,
+            ">=" => Comparison::Ge,
+            "~~" => Comparison::Like,
+            "!~~" => Comparison::NotLike,
+            _ => return None,
+        }),
+        _ => None,
+    }
 }
 
 /// Operators that, standing as a condition, are one; the others compute a value that is the condition.

@@ -1,7 +1,7 @@
 //! One statement's text to its tree, with byte positions; or the reason why not.
 //!
 //! ```text
-//! text -> tokens -> misread? -> tree
+//! text -> tokens -> misread? -> rewrite -> tree
 //!                -> Unparsed { reason, span } -> tables_mentioned, classify: what its tokens say
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 mod extent;
 mod misread;
+mod rewrite;
 mod tokens;
 mod unparsed;
 
@@ -81,6 +82,7 @@ pub fn parse(sql: &str) -> Result<Parsed, Unparsed> {
     if let Some(unparsed) = misread::find(sql, &tokens) {
         return Err(unparsed);
     }
+    let (raw, unknown) = rewrite::rewrite(raw);
     let mut parser = Parser::new(&PgDialect)
         .with_recursion_limit(RECURSION_LIMIT)
         .with_options(ParserOptions::new().with_unescape(false))
@@ -92,7 +94,7 @@ pub fn parse(sql: &str) -> Result<Parsed, Unparsed> {
         let span = tokens.starting_at(next.span.start).map(|index| tokens.span(index));
         return Err(Unparsed::new(format!("\"{}\" was not expected here", next.token), span));
     }
-    Ok(Parsed { text: Arc::from(sql), ast, tokens, unknown: None })
+    Ok(Parsed { text: Arc::from(sql), ast, tokens, unknown })
 }
 
 fn from_parser(sql: &str, error: &ParserError) -> Unparsed {
