@@ -1,3 +1,5 @@
 //! The integration tests: one binary, one module per subject, real PostgreSQL where it matters.
 
 mod cli;
+mod support;
+mod tidy;

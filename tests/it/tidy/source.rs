@@ -1,0 +1,145 @@
+//! Just enough of Rust's lexical rules to tell code from comments and strings.
+
+/// A source file as the checks see it.
+pub struct Source {
+    /// Path below `src`, such as `lint/mod.rs`.
+    pub path: String,
+    /// The file as written.
+    pub raw: String,
+    /// The same number of lines, with comments and the insides of strings blanked, up to its tests.
+    pub code: String,
+}
+
+impl Source {
+    /// Reads `raw` as the file at `path`.
+    pub fn new(path: &str, raw: &str) -> Self {
+        let code = blank_comments_and_strings(raw);
+        let cut = code.find("#[cfg(test)]\nmod ").unwrap_or(code.len());
+        Self { path: path.to_owned(), raw: raw.to_owned(), code: code[..cut].to_owned() }
+    }
+
+    /// Whether the whole file is tests.
+    pub fn is_test(&self) -> bool {
+        self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+    }
+
+    /// The room: the first folder, or the file's name where it is in none.
+    pub fn room(&self) -> &str {
+        let first = self.path.split('/').next().unwrap_or_default();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// The module path's length: `lint/mod.rs` is 1, `lint/runner.rs` 2.
+    pub fn depth(&self) -> usize {
+        let parts = self.path.split('/').count();
+        if self.path.ends_with("/mod.rs") { parts - 1 } else { parts }
+    }
+
+    /// Lines of code before the tests; blank lines and comments do not count.
+    pub fn code_lines(&self) -> usize {
+        self.code.lines().filter(|line| !line.trim().is_empty()).count()
+    }
+}
+
+/// Replaces comments and the insides of string and character literals by spaces; line ends stay.
+pub fn blank_comments_and_strings(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let end = token_end(&chars, at);
+        let kept = if end.blank { 0 } else { end.at - at };
+        for (offset, c) in chars[at..end.at].iter().enumerate() {
+            out.push(if offset < kept || *c == '\n' { *c } else { ' ' });
+        }
+        at = end.at;
+    }
+    out
+}
+
+struct End {
+    at: usize,
+    blank: bool,
+}
+
+fn token_end(chars: &[char], at: usize) -> End {
+    let here = |offset: usize| chars.get(at + offset).copied();
+    let word_before = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
+    match (chars[at], here(1)) {
+        ('/', Some('/')) => End { at: find(chars, at, |c| c == '\n'), blank: true },
+        ('/', Some('*')) => End { at: block_comment_end(chars, at), blank: true },
+        ('"', _) => End { at: quoted_end(chars, at, '"'), blank: true },
+        ('r', Some('"' | '#')) if !word_before => raw_string_end(chars, at),
+        // A lifetime has no closing quote right after one character.
+        ('\'', Some('\\')) => End { at: quoted_end(chars, at, '\''), blank: true },
+        ('\'', Some(_)) if here(2) == Some('\'') => End { at: at + 3, blank: true },
+        _ => End { at: at + 1, blank: false },
+    }
+}
+
+fn find(chars: &[char], from: usize, wanted: impl Fn(char) -> bool) -> usize {
+    chars[from..].iter().position(|c| wanted(*c)).map_or(chars.len(), |offset| from + offset)
+}
+
+fn block_comment_end(chars: &[char], at: usize) -> usize {
+    let (mut depth, mut i) = (0, at);
+    while i < chars.len() {
+        match (chars[i], chars.get(i + 1)) {
+            ('/', Some('*')) => (depth, i) = (depth + 1, i + 2),
+            ('*', Some('/')) => (depth, i) = (depth - 1, i + 2),
+            _ => i += 1,
+        }
+        if depth == 0 {
+            return i;
+        }
+    }
+    chars.len()
+}
+
+fn quoted_end(chars: &[char], at: usize, quote: char) -> usize {
+    let mut i = at + 1;
+    while i < chars.len() {
+        match chars[i] {
+            '\\' => i += 2,
+            c if c == quote => return i + 1,
+            _ => i += 1,
+        }
+    }
+    chars.len()
+}
+
+fn raw_string_end(chars: &[char], at: usize) -> End {
+    let open = find(chars, at + 1, |c| c != '#');
+    if chars.get(open) != Some(&'"') {
+        // A raw identifier.
+        return End { at: at + 1, blank: false };
+    }
+    let hashes = open - at - 1;
+    let mut i = open + 1;
+    while i < chars.len() {
+        let closing = chars[i] == '"' && chars[i + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes;
+        if closing {
+            return End { at: i + 1 + hashes, blank: true };
+        }
+        i += 1;
+    }
+    End { at: chars.len(), blank: true }
+}
+
+#[test]
+fn comments_and_strings_are_blanked_and_code_is_kept() {
+    let blanked = |text: &str| blank_comments_and_strings(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(blanked("a // b\nc /* d /* e */ f */ g"), "a c g");
+    assert_eq!(blanked(r##"x("a\"b", r#"c "d" e"#, 'f', '\'', b"g") + y"##), "x( , , , , b ) + y");
+    assert_eq!(blanked("fn f<'a>(x: &'a str, r#type: u8) {}"), "fn f<'a>(x: &'a str, r#type: u8) {}");
+    assert_eq!(blank_comments_and_strings("\"a\nb\"\n/*\n*/").lines().count(), 4);
+}
+
+#[test]
+fn code_ends_where_the_tests_begin() {
+    let source =
+        Source::new("lint/mod.rs", "//! Room.\nfn a() {}\n\n// b\n#[cfg(test)]\nmod tests {\n    fn c() {}\n}\n");
+    assert_eq!(source.code_lines(), 1);
+    assert_eq!((source.room(), source.depth()), ("lint", 1));
+    assert_eq!(Source::new("error.rs", "").room(), "error");
+}
