@@ -1,1 +1,5 @@
 //! Rules over templates: findings with evidence.
+
+mod evidence;
+
+pub use evidence::{Evidence, PlanEvidence};

@@ -1,1 +1,233 @@
 //! Templates with counts and latencies, gathered from anywhere, mergeable.
+//!
+//! ```text
+//! Observation (one statement as it was seen) -> scan -> Template (count, time, example, order in its session)
+//! ```
+//!
+//! Memory is bounded by the number of templates kept, not by the number of statements seen; what did
+//! not fit is counted ([`Workload::left_out`]), never dropped silently.
+
+mod sessions;
+mod template;
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+use rustc_hash::FxHasher;
+use serde::{Deserialize, Serialize};
+
+pub use template::{Place, Template};
+
+use crate::sql::lexer::{LexOptions, split_statements};
+use crate::sql::template::{Fingerprint, Scanner};
+use sessions::Sessions;
+
+/// What became of an observed statement.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    /// It ran.
+    Executed,
+    /// The server answered with an error.
+    Failed,
+    /// It wrote a temporary file of so many bytes.
+    TempFile(u64),
+    /// It waited so many milliseconds for a lock.
+    LockWait(f64),
+}
+
+/// One statement as it was seen in a log or on the wire.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observation<'a> {
+    /// The text, perhaps not UTF-8, perhaps several statements.
+    pub sql: &'a [u8],
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How long it ran, in milliseconds, when that is known now; [`Sink::duration`] may tell later.
+    pub duration_ms: Option<f64>,
+    /// Parameters as PostgreSQL logs them: `$1 = 'a', $2 = NULL`.
+    pub parameters: Option<&'a [u8]>,
+    /// The file it was read from; empty when there is none.
+    pub file: &'a str,
+    /// Its line in the file, from 1; 0 when there is none.
+    pub line: u64,
+    /// User name.
+    pub user: Option<&'a [u8]>,
+    /// Database name.
+    pub database: Option<&'a [u8]>,
+    /// Application name.
+    pub application: Option<&'a [u8]>,
+    /// Tells sessions apart; 0 when unknown.
+    pub session: u64,
+    /// When it was seen, in milliseconds of the source's clock.
+    pub at_ms: Option<i64>,
+}
+
+impl<'a> Observation<'a> {
+    /// A statement of which nothing but the text is known.
+    pub fn of(sql: &'a str) -> Self {
+        Self {
+            sql: sql.as_bytes(),
+            outcome: Outcome::Executed,
+            duration_ms: None,
+            parameters: None,
+            file: "",
+            line: 0,
+            user: None,
+            database: None,
+            application: None,
+            session: 0,
+            at_ms: None,
+        }
+    }
+}
+
+/// Takes what a source of statements sees, in its order.
+pub trait Sink {
+    /// A statement was seen.
+    fn observe(&mut self, observation: &Observation<'_>);
+    /// The duration of the statement that `session` ran last became known (`log_duration`).
+    fn duration(&mut self, session: u64, milliseconds: f64);
+}
+
+/// How many templates a workload keeps; statements of further ones are only counted.
+pub const MAX_TEMPLATES: usize = 50_000;
+
+type Index = HashMap<u64, u32, BuildHasherDefault<FxHasher>>;
+
+/// Templates with how often and how long they ran.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Workload {
+    /// Statements seen.
+    pub statements: u64,
+    /// Statements whose template did not fit within [`MAX_TEMPLATES`].
+    pub left_out: u64,
+    templates: Vec<Template>,
+    #[serde(skip)]
+    index: Index,
+    #[serde(skip)]
+    sessions: Sessions,
+    #[serde(skip)]
+    scanner: Option<Scanner>,
+    /// Bytes of text that the templates hold.
+    #[serde(skip)]
+    example_used: usize,
+}
+
+impl Workload {
+    /// An empty workload.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The templates, in the order in which they were first seen.
+    pub fn templates(&self) -> &[Template] {
+        &self.templates
+    }
+
+    /// Total time of all templates in milliseconds.
+    pub fn total_ms(&self) -> f64 {
+        self.templates.iter().map(|template| template.total_ms).sum()
+    }
+
+    /// Adds another workload's templates to this one's.
+    pub fn merge(&mut self, other: Workload) {
+        self.reindex();
+        self.statements += other.statements;
+        self.left_out += other.left_out;
+        for template in other.templates {
+            match self.index.get(&template.fingerprint.0) {
+                Some(at) => {
+                    if let Some(own) = self.templates.get_mut(*at as usize) {
+                        own.merge(template);
+                    }
+                }
+                None => {
+                    if self.templates.len() < MAX_TEMPLATES {
+                        self.index.insert(template.fingerprint.0, self.templates.len() as u32);
+                        self.templates.push(template);
+                    } else {
+                        self.left_out += template.count;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rebuilds what a saved workload does not carry.
+    fn reindex(&mut self) {
+        if self.index.len() != self.templates.len() {
+            self.index = self.templates.iter().zip(0..).map(|(template, at)| (template.fingerprint.0, at)).collect();
+        }
+    }
+
+    /// One statement of an observation (which may hold several).
+    fn observe_one(&mut self, observation: &Observation<'_>, fingerprint: Fingerprint, bindings: u32) {
+        let at = match self.index.get(&fingerprint.0) {
+            Some(at) => *at,
+            None => {
+                if self.templates.len() >= MAX_TEMPLATES {
+                    self.left_out += 1;
+                    return;
+                }
+                self.reindex();
+                let at = self.templates.len() as u32;
+                self.templates.push(Template::first(fingerprint, observation, &mut self.example_used));
+                self.index.insert(fingerprint.0, at);
+                at
+            }
+        };
+        let Some(template) = self.templates.get_mut(at as usize) else { return };
+        match observation.outcome {
+            Outcome::TempFile(bytes) => template.temp_file(bytes),
+            Outcome::LockWait(milliseconds) => template.lock_wait(milliseconds),
+            Outcome::Failed if self.sessions.failed(observation.session, at) => template.errors += 1,
+            Outcome::Failed | Outcome::Executed => {
+                self.statements += 1;
+                template.seen(observation, bindings);
+                let run = self.sessions.ran(observation, at);
+                template.ran_in_a_row(run, observation);
+            }
+        }
+    }
+}
+
+impl Sink for Workload {
+    fn observe(&mut self, observation: &Observation<'_>) {
+        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(LexOptions::default()));
+        let scan = scanner.scan(observation.sql);
+        let (statements, fingerprint, bindings) = (scan.statements, scan.fingerprint, scan.bindings.len() as u32);
+        match statements {
+            0 => {}
+            1 => self.observe_one(observation, fingerprint, bindings),
+            _ => {
+                let text = String::from_utf8_lossy(observation.sql);
+                let mut duration_ms = observation.duration_ms;
+                for range in split_statements(&text, LexOptions::default()) {
+                    let Some(part) = text.get(range) else { continue };
+                    let scan = scanner.scan(part.as_bytes());
+                    let (fingerprint, bindings) = (scan.fingerprint, scan.bindings.len() as u32);
+                    // The log knows one duration for all of them: it goes to the first that is not BEGIN or the like.
+                    let own = if is_transaction_word(part) { None } else { duration_ms.take() };
+                    let part = Observation { sql: part.as_bytes(), duration_ms: own, ..*observation };
+                    self.observe_one(&part, fingerprint, bindings);
+                }
+            }
+        }
+        self.scanner = Some(scanner);
+    }
+
+    fn duration(&mut self, session: u64, milliseconds: f64) {
+        let pending = self.sessions.finished(session);
+        if let Some(template) = pending.and_then(|at| self.templates.get_mut(at as usize)) {
+            template.took(milliseconds);
+        }
+    }
+}
+
+fn is_transaction_word(sql: &str) -> bool {
+    let word = sql.trim_start().split(|letter: char| !letter.is_ascii_alphabetic()).next().unwrap_or("");
+    ["begin", "commit", "rollback", "start", "set", "end"].iter().any(|name| word.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests;

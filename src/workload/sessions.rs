@@ -1,0 +1,83 @@
+//! What each session ran last: joins late durations to their statements and sees loops.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+use rustc_hash::FxHasher;
+
+use super::Observation;
+
+/// Sessions remembered at once; when there are more, all are forgotten and remembered anew.
+const MAX_SESSIONS: usize = 20_000;
+/// Statements of other templates that may stand between two of a loop's: its own BEGIN, COMMIT, or a second child query.
+const LOOP_GAP: u32 = 3;
+/// Two executions further apart than this, in milliseconds, are no loop.
+const LOOP_PAUSE_MS: i64 = 1000;
+/// Templates remembered per session.
+const RECENT: usize = 4;
+
+/// A template's last execution in a session.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    template: u32,
+    /// The session's statement number.
+    position: u32,
+    /// Executions in a row up to here.
+    length: u32,
+    at_ms: i64,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    /// The statement that awaits its duration or its error.
+    pending: Option<u32>,
+    position: u32,
+    recent: [Option<Run>; RECENT],
+}
+
+/// All sessions that are remembered.
+#[derive(Default)]
+pub(super) struct Sessions {
+    by_id: HashMap<u64, Session, BuildHasherDefault<FxHasher>>,
+}
+
+impl Sessions {
+    /// Notes that a session ran a template; answers how many times in a row.
+    pub(super) fn ran(&mut self, observation: &Observation<'_>, template: u32) -> u32 {
+        if self.by_id.len() >= MAX_SESSIONS && !self.by_id.contains_key(&observation.session) {
+            self.by_id.clear();
+        }
+        let session = self.by_id.entry(observation.session).or_default();
+        session.pending = observation.duration_ms.is_none().then_some(template);
+        session.position = session.position.wrapping_add(1);
+        // Without a session the order says nothing.
+        if observation.session == 0 {
+            return 1;
+        }
+        let at_ms = observation.at_ms.unwrap_or(0);
+        let position = session.position;
+        let near = |run: &Run| {
+            position.wrapping_sub(run.position) <= LOOP_GAP + 1 && (at_ms - run.at_ms).abs() <= LOOP_PAUSE_MS
+        };
+        let known = session.recent.iter().position(|run| run.is_some_and(|run| run.template == template));
+        let slot = known.or_else(|| {
+            // The oldest makes room; an empty place is older than any.
+            (0..RECENT).min_by_key(|at| session.recent[*at].map_or(0, |run| run.position))
+        });
+        let Some(slot) = slot.and_then(|at| session.recent.get_mut(at)) else { return 1 };
+        let before = slot.filter(|run| run.template == template && near(run));
+        let length = before.map_or(1, |run| run.length.saturating_add(1));
+        *slot = Some(Run { template, position, length, at_ms });
+        length
+    }
+
+    /// The session's statement failed; true when it is the one that was just counted.
+    pub(super) fn failed(&mut self, session: u64, template: u32) -> bool {
+        self.finished(session) == Some(template)
+    }
+
+    /// The session's statement is over: its template, when it still awaited that.
+    pub(super) fn finished(&mut self, session: u64) -> Option<u32> {
+        self.by_id.get_mut(&session).and_then(|session| session.pending.take())
+    }
+}
