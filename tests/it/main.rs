@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per subject, real PostgreSQL where it matters.
 
 mod cli;
+mod docker;
 mod support;
 mod tidy;
