@@ -3,4 +3,5 @@
 mod cli;
 mod docker;
 mod support;
+mod templates;
 mod tidy;
