@@ -48,12 +48,16 @@ pub(super) struct Chooser<'a> {
     statements: &'a [Statement],
     options: &'a Options,
     base: Vec<Option<f64>>,
+    /// The workload's cost today.
+    today: f64,
     /// Pool positions worth trying, in the order of their definitions.
     picked: Vec<usize>,
     /// Size by pool position; 0 for what was not picked.
     sizes: Vec<u64>,
     /// Statements that can see a pool member.
     seen_by: Vec<Vec<usize>>,
+    /// Bytes of all tables of the workload.
+    table_bytes: f64,
 }
 
 impl<'a> Chooser<'a> {
@@ -64,6 +68,7 @@ impl<'a> Chooser<'a> {
         options: &'a Options,
         base: &[Option<f64>],
         picked: &Set,
+        table_bytes: f64,
     ) -> Result<Self> {
         let mut sizes = vec![0; what_if.pool.len()];
         let mut seen_by = vec![Vec::new(); what_if.pool.len()];
@@ -83,7 +88,8 @@ impl<'a> Chooser<'a> {
             }
         }
         kept.sort_by(|a, b| what_if.pool.get(*a).cmp(&what_if.pool.get(*b)));
-        Ok(Self { what_if, statements, options, base: base.to_vec(), picked: kept, sizes, seen_by })
+        let today = statements.iter().zip(base).map(|(statement, base)| statement.calls * base.unwrap_or(0.0)).sum();
+        Ok(Self { what_if, statements, options, base: base.to_vec(), today, picked: kept, sizes, seen_by, table_bytes })
     }
 
     /// No index chosen.
@@ -184,8 +190,17 @@ impl<'a> Chooser<'a> {
         Ok(())
     }
 
+    /// The gain below which an addition of so many bytes is not worth it.
+    fn least_gain(&self, bytes: u64) -> f64 {
+        let storage = match self.options.storage_budget_bytes {
+            Some(_) => 0.0,
+            // Bytes and costs are far below 2^52, where f64 is exact.
+            None => self.options.storage_price * bytes as f64 / self.table_bytes,
+        };
+        self.today * self.options.min_workload_gain.max(storage)
+    }
+
     fn grow(&mut self, start: State, by_byte: bool) -> Result<State> {
-        let least = self.start().total * self.options.min_workload_gain;
         let mut state = start;
         loop {
             let mut best: Option<(f64, Move)> = None;
@@ -195,7 +210,7 @@ impl<'a> Chooser<'a> {
                 }
                 let Some(change) = self.addition(&state, index)? else { continue };
                 let grows_by = change.bytes.saturating_sub(state.bytes).max(8_192);
-                // Bytes and costs are far below 2^52, where f64 is exact.
+                let least = self.least_gain(grows_by);
                 let score = if by_byte { change.gain / grows_by as f64 } else { change.gain };
                 if change.gain > least && best.as_ref().is_none_or(|(known, _)| score > *known) {
                     best = Some((score, change));
@@ -208,7 +223,6 @@ impl<'a> Chooser<'a> {
 
     /// Replaces one chosen index by another where that is better.
     fn swap(&mut self, start: State) -> Result<State> {
-        let least = self.start().total * MIN_SWAP_GAIN;
         let mut state = start;
         let chosen: Vec<usize> = state.set.iter().collect();
         for old in chosen {
@@ -218,6 +232,8 @@ impl<'a> Chooser<'a> {
                     continue;
                 }
                 let Some(change) = self.consider(&state, new, vec![old])? else { continue };
+                let grows_by = change.bytes.saturating_sub(state.bytes);
+                let least = (self.today * MIN_SWAP_GAIN).max(self.least_gain(grows_by));
                 if change.gain > best.as_ref().map_or(least, |known| known.gain) {
                     best = Some(change);
                 }
@@ -254,14 +270,14 @@ impl<'a> Chooser<'a> {
 
     /// Drops, least worth first, what does not clear the thresholds with all others in place.
     fn prune(&mut self, start: State) -> Result<State> {
-        let least = self.start().total * self.options.min_workload_gain;
         let mut state = start;
         loop {
             let mut worst: Option<(f64, usize)> = None;
             for index in state.set.iter().collect::<Vec<_>>() {
                 let worth = self.worth(&state, index)?;
                 let gain = worth.before - worth.after;
-                let enough = gain >= least && gain >= worth.before * self.options.min_statement_gain;
+                let enough = gain >= self.least_gain(self.bytes(index))
+                    && gain >= worth.before * self.options.min_statement_gain;
                 if (!enough || worth.users.is_empty()) && worst.is_none_or(|(known, _)| gain < known) {
                     worst = Some((gain, index));
                 }

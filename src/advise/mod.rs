@@ -20,6 +20,7 @@ pub mod ddl;
 pub mod estimate;
 pub mod existing;
 mod grow;
+pub mod input;
 pub mod model;
 pub mod parameters;
 mod select;

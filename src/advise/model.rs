@@ -162,6 +162,9 @@ pub struct Options {
     pub min_workload_gain: f64,
     /// .. and at least this share off the cost of the statements whose plans use it.
     pub min_statement_gain: f64,
+    /// The share of the workload's cost that indexes as large as all its tables together must save; smaller ones in
+    /// proportion. It cuts diminishing returns where no budget does, and is not asked when there is a budget.
+    pub storage_price: f64,
     /// Key columns at most.
     pub max_width: usize,
     /// Propose covering indexes (INCLUDE).
@@ -172,8 +175,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             storage_budget_bytes: None,
-            min_workload_gain: 0.001,
+            min_workload_gain: 0.002,
             min_statement_gain: 0.10,
+            storage_price: 0.05,
             max_width: 4,
             covering: true,
         }

@@ -15,7 +15,8 @@ use super::grow::{Chooser, State};
 use super::model::{Advice, CostFailure, CostModel, Definition, Evidence, Options, Recommendation, Skipped, Statement};
 use super::whatif::{Set, WhatIf};
 use crate::error::Result;
-use crate::sql::catalog::Catalog;
+use crate::sql::catalog::{Catalog, Table, TableId};
+use crate::sql::facts::RelationSource;
 
 /// How often a statement's used indexes are taken away and the planner asked again, for each tier.
 const SEED_ROUNDS: usize = 3;
@@ -49,7 +50,7 @@ pub fn advise(
         }
     }
     let (picked, candidates) = (seeds.picked, seeds.looked_at);
-    let mut chooser = Chooser::new(what_if, statements, options, &base, &picked)?;
+    let mut chooser = Chooser::new(what_if, statements, options, &base, &picked, table_bytes(statements, catalog))?;
     let mut best: Option<State> = None;
     for (run, by_byte) in [true, false].into_iter().enumerate() {
         progress(run, 2, "choosing among them");
@@ -116,6 +117,33 @@ fn dearest_first(statements: &[Statement], base: &[Option<f64>]) -> Vec<usize> {
         wanted
     });
     order
+}
+
+/// Bytes of all tables that the statements name, with their partitions; without end when nobody ever counted them, so that
+/// nothing is too dear.
+fn table_bytes(statements: &[Statement], catalog: &Catalog) -> f64 {
+    let relations =
+        statements.iter().filter_map(|statement| statement.facts.as_ref()).flat_map(|facts| &facts.relations);
+    let named: BTreeSet<_> = relations
+        .filter_map(|relation| match relation.source {
+            RelationSource::Table { table, .. } => table,
+            _ => None,
+        })
+        .collect();
+    let is_named = |id: TableId, table: &Table| {
+        let mut parent = table.partition_of.as_ref();
+        let mut is_named = named.contains(&id);
+        while let Some(name) = parent.filter(|_| !is_named) {
+            let above = catalog.find(Some(&name.schema), &name.name);
+            is_named = above.is_some_and(|above| named.contains(&above));
+            parent = above.and_then(|above| catalog.table(above).partition_of.as_ref());
+        }
+        is_named
+    };
+    let pages = catalog.tables().filter(|(id, table)| is_named(*id, table)).filter_map(|(_, table)| table.pages);
+    // Page counts are far below 2^52, where f64 is exact.
+    let bytes = pages.sum::<u64>() as f64 * 8_192.0;
+    if bytes > 0.0 { bytes } else { f64::INFINITY }
 }
 
 /// Collects what the planner picks.

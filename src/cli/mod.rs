@@ -5,6 +5,7 @@
 //! [`Command`] and one arm in [`Command::run`]. Text for people goes through [`output`], never
 //! through `println!`, which panics when a reader such as `head` has left.
 
+pub mod advise;
 pub mod check;
 pub mod output;
 
@@ -51,12 +52,14 @@ struct Cli {
 /// One variant per subcommand; its doc comment is its line in `--help`.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Advise(advise::Args),
     Check(check::Args),
 }
 
 impl Command {
     fn run(self) -> Result<ExitCode> {
         match self {
+            Self::Advise(args) => advise::run(args),
             Self::Check(args) => check::run(args),
         }
     }

@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 use super::connect::Target;
 use super::planner::{Limits, PlanFailure, Planner};
 use crate::error::{Error, Result};
+use crate::lint::PlanEvidence;
 use crate::sql::catalog::Catalog;
 use crate::sql::explain::PlanNode;
 
@@ -65,11 +66,30 @@ impl Session {
         self.block_on(|client| async move { Planner::new(client, limits).custom(sql, parameters).await })
     }
 
+    /// The connection's word on why there is no plan, as an error with the server's name.
+    fn no_plan(&self, failure: PlanFailure) -> Error {
+        match failure {
+            PlanFailure::Lost(error) => error.at(&self.label),
+            other => Error::server(format!("PostgreSQL did not plan the statement: {other}")).at(&self.label),
+        }
+    }
+
     /// Runs one conversation with the server to its end.
     pub(super) fn block_on<'a, F>(&'a self, conversation: impl FnOnce(&'a Client) -> F) -> F::Output
     where
         F: Future + 'a,
     {
         self.runtime.block_on(conversation(&self.client))
+    }
+}
+
+impl PlanEvidence for Session {
+    fn explain(&mut self, statement: &str, parameters: u32) -> Result<PlanNode> {
+        let limits = Limits::default();
+        let plan = match parameters {
+            0 => self.custom_plan(statement, &[], limits),
+            _ => self.generic_plan(statement, limits),
+        };
+        plan.map_err(|failure| self.no_plan(failure))
     }
 }

@@ -20,6 +20,7 @@ mod fault;
 pub mod hypopg;
 pub mod local;
 pub mod planner;
+pub mod statements;
 mod tls;
 
 pub use connect::connect;

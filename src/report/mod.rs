@@ -1,1 +1,3 @@
 //! Findings and recommendations as text, tables and JSON.
+
+pub mod advise;

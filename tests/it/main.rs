@@ -1,7 +1,6 @@
 //! The integration tests: one binary, one module per subject, real PostgreSQL where it matters.
 
+mod advise;
 mod cli;
-mod docker;
 mod support;
-mod templates;
 mod tidy;

@@ -1,0 +1,315 @@
+//! `pgweir advise`: what would make this workload cheaper.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output;
+use crate::advise::estimate::Estimate;
+use crate::advise::existing::{redundant, unused};
+use crate::advise::input::{Input, Seen, read, read_workload};
+use crate::advise::{Advice, CostModel, Options, Statement, advise};
+use crate::db::Limits;
+use crate::db::blocking::Session;
+use crate::db::hypopg::{Availability, HypoPg, availability};
+use crate::db::statements::{Counting, counting, load};
+use crate::error::{Error, Result};
+use crate::logs::{self, LogFormat};
+use crate::report::advise::{IndexReport, evidence_note};
+use crate::sql::catalog::Catalog;
+use crate::workload::Workload;
+
+const AFTER_HELP: &str = "\
+Examples:
+  pgweir advise indexes --pg-stat-statements --database-url postgres://me@db.example/shop
+  pgweir advise indexes --log postgresql.log --database-url postgres://me@127.0.0.1/shop --storage-budget 500MB
+
+Everything is read in read-only transactions with timeouts; statements are planned, never run, and nothing is
+created. With the HypoPG extension in the database, every number is PostgreSQL's own planner's.";
+
+/// Say which indexes to create and which to drop, with evidence
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Indexes(IndexArgs),
+}
+
+/// Which indexes to create and which to drop, measured on your database
+#[derive(Debug, ClapArgs)]
+#[command(after_help = AFTER_HELP)]
+struct IndexArgs {
+    #[command(flatten)]
+    source: Source,
+
+    /// The format of the logs
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = log_format)]
+    log_format: LogFormat,
+
+    /// The server's log_line_prefix, when it is not found by itself
+    #[arg(long, value_name = "PREFIX")]
+    log_line_prefix: Option<String>,
+
+    /// The database to measure on
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+
+    /// Bytes that all new indexes may take together: 500MB, 2GB (1 kB is 1024 bytes)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    storage_budget: Option<u64>,
+
+    /// Key columns only: no INCLUDE columns
+    #[arg(long)]
+    no_include: bool,
+
+    /// Report format
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format)]
+    format: Format,
+
+    /// Write the report to a file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Where the workload comes from: exactly one of them.
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// Logs (any format, .gz and .zst too) or .sql files; - is standard input
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    log: Vec<String>,
+
+    /// A saved workload
+    #[arg(long, value_name = "FILE")]
+    workload: Option<PathBuf>,
+
+    /// Take the workload from the database's pg_stat_statements
+    #[arg(long)]
+    pg_stat_statements: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+fn format(name: &str) -> Result<Format, String> {
+    match name {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        "html" | "markdown" | "sql" => Err("not in this version: use text or json".to_owned()),
+        _ => Err("use text or json".to_owned()),
+    }
+}
+
+fn log_format(name: &str) -> Result<LogFormat, String> {
+    Ok(match name {
+        "auto" => LogFormat::Auto,
+        "stderr" | "syslog" => LogFormat::Stderr,
+        "csvlog" => LogFormat::Csvlog,
+        "jsonlog" => LogFormat::Jsonlog,
+        "sql" => LogFormat::Sql,
+        _ => return Err("use auto, stderr, csvlog, jsonlog, syslog or sql".to_owned()),
+    })
+}
+
+/// `500MB`, `1.5 GB`, `8192`: PostgreSQL's units.
+fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let end = text.find(|letter: char| !(letter.is_ascii_digit() || letter == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end).unwrap_or((text, ""));
+    let factor: f64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" | "bytes" => 1.0,
+        "k" | "kb" | "kib" => 1024.0,
+        "m" | "mb" | "mib" => 1024.0 * 1024.0,
+        "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        "t" | "tb" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return Err("write it as 500MB or 2GB".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| "write it as 500MB or 2GB".to_owned())?;
+    // f64 to u64 saturates, so an absurd size is no limit.
+    Ok((number * factor) as u64)
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> Result<ExitCode> {
+    match args.what {
+        What::Indexes(args) => indexes(&args),
+    }
+}
+
+fn indexes(args: &IndexArgs) -> Result<ExitCode> {
+    let session = Session::connect(&args.database_url)?;
+    let catalog = session.catalog()?;
+    let counting = counting(&session)?;
+    let mut notes = Vec::new();
+    let input = workload(args, &session, &catalog, &counting.database)?;
+    notes.extend(input.left_out());
+    let statements = input.statements;
+    if statements.is_empty() {
+        let what = "the workload holds no statement on this database's tables";
+        let hint = "log statements with log_min_duration_statement = 0, and name the database they ran in";
+        return Err(Error::input(what)
+            .at(session.label())
+            .hint(notes.join("; ") + if notes.is_empty() { "" } else { "; " } + hint));
+    }
+    let options =
+        Options { storage_budget_bytes: args.storage_budget, covering: !args.no_include, ..Options::default() };
+    let (advice, in_use) = match availability(&session)? {
+        Availability::Installed { schema } => {
+            let mut model = HypoPg::new(&session, &catalog, schema, Limits::default());
+            advise_with_progress(&statements, &catalog, &mut model, &options)?
+        }
+        absent => {
+            notes.push(how_to_get_hypopg(&absent).to_owned());
+            advise_with_progress(&statements, &catalog, &mut Estimate::new(&catalog), &options)?
+        }
+    };
+    let evidence = advice.recommendations.iter().map(|found| found.evidence).min();
+    notes.extend(evidence.map(|evidence| evidence_note(evidence).to_owned()));
+    let redundant = redundant(&catalog);
+    let mut unused = unused(&catalog, &in_use);
+    unused.retain(|unused| redundant.iter().all(|redundant| redundant.index != unused.index));
+    let report = IndexReport {
+        server: session.label(),
+        catalog: &catalog,
+        statements: &statements,
+        advice: &advice,
+        redundant: &redundant,
+        unused: &unused,
+        counted_since: &since(&counting),
+        notes: &notes,
+    };
+    let text = match args.format {
+        Format::Text => report.text(),
+        Format::Json => report.json(),
+    };
+    match &args.output {
+        None => output::print(&text)?,
+        Some(path) => std::fs::write(path, text).map_err(|error| {
+            Error::input(format!("the report could not be written: {error}")).at(path.display().to_string())
+        })?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The workload of whichever source was named.
+fn workload(args: &IndexArgs, session: &Session, catalog: &Catalog, database: &str) -> Result<Input> {
+    if args.source.pg_stat_statements {
+        let counted = load(session)?;
+        // Counts are far below 2^53.
+        let seen = counted.iter().map(|counted| Seen {
+            sql: &counted.sql,
+            calls: counted.calls as f64,
+            total_ms: Some(counted.total_ms),
+            parameters: None,
+        });
+        return Ok(read(seen, catalog));
+    }
+    let workload = match &args.source.workload {
+        Some(path) => saved(path)?,
+        None => logged(args)?,
+    };
+    Ok(read_workload(&workload, catalog, database))
+}
+
+fn saved(path: &Path) -> Result<Workload> {
+    let broken = |error: &dyn std::fmt::Display| {
+        Error::input(format!("the workload could not be read: {error}"))
+            .at(path.display().to_string())
+            .hint("name a workload that pgweir saved; logs go to --log")
+    };
+    let text = std::fs::read(path).map_err(|error| broken(&error))?;
+    serde_json::from_slice(&text).map_err(|error| broken(&error))
+}
+
+fn logged(args: &IndexArgs) -> Result<Workload> {
+    let options = logs::Options { format: args.log_format, log_line_prefix: args.log_line_prefix.clone() };
+    let sizes = args.source.log.iter().filter_map(|file| std::fs::metadata(file).ok());
+    let bar = progress_bar("{msg:24} {bar:40} {bytes}/{total_bytes} {elapsed}");
+    bar.set_length(sizes.map(|file| file.len()).sum());
+    bar.set_message("reading logs");
+    let mut workload = Workload::new();
+    for file in &args.source.log {
+        logs::read_file(file, &options, &mut workload, &|read| bar.inc(read))?;
+    }
+    bar.finish_and_clear();
+    Ok(workload)
+}
+
+fn progress_bar(template: &str) -> ProgressBar {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn advise_with_progress(
+    statements: &[Statement],
+    catalog: &Catalog,
+    model: &mut dyn CostModel,
+    options: &Options,
+) -> Result<(Advice, std::collections::BTreeSet<String>)> {
+    let bar = progress_bar("{msg:24} {bar:40} {pos}/{len} {elapsed}");
+    let outcome = advise(statements, catalog, model, options, &mut |done, of, what| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+        if bar.message() != what {
+            bar.set_message(what.to_owned());
+        }
+    });
+    bar.finish_and_clear();
+    outcome
+}
+
+fn how_to_get_hypopg(absent: &Availability) -> &'static str {
+    match absent {
+        Availability::NotCreated => {
+            "HypoPG is on the server but not in this database: run CREATE EXTENSION hypopg (as a superuser) to have every \
+             index judged by PostgreSQL's planner"
+        }
+        _ => {
+            "HypoPG is not on the server: install it (Debian: postgresql-15-hypopg, RPM: hypopg_15) and run CREATE EXTENSION \
+             hypopg to have every index judged by PostgreSQL's planner"
+        }
+    }
+}
+
+fn since(counting: &Counting) -> String {
+    let mut text = match (&counting.since, counting.days) {
+        (Some(since), Some(days)) => format!("since statistics were reset at {since}, {days} days ago"),
+        _ => "since the database was made".to_owned(),
+    };
+    if counting.standby {
+        text.push_str(", on this standby only");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_sizes() {
+        for (text, expected) in
+            [("8192", 8192), ("1kB", 1024), ("500MB", 500 << 20), ("1.5 GB", 3 << 29), ("2TiB", 2 << 40), ("0", 0)]
+        {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for text in ["", "MB", "10 apples", "-1MB", "1.2.3", "1e3"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+}
