@@ -15,7 +15,7 @@
 //!   (`varchar(10)`, `x::numeric(10, 2)`) and for [`TokenKind::Junk`].
 //! - The **key** keeps everything else of the text but white space, comments, the case of unquoted names and a trailing `;`: the lengths of lists,
 //!   signs, how each constant is written, each `$n`. A name in quotes is the same name as without where PostgreSQL says so
-//!   (`"orders"` and `Orders`), unless it is spelled like a keyword. It does not keep how large a number is: what depends
+//!   (`"orders"` and `Orders`), unless it is spelled like a keyword or goes beyond ASCII. It does not keep how large a number is: what depends
 //!   on that (int4, int8 or numeric) must look at the binding.
 //! - The **fingerprint** does not tell one constant, or `$n`, from another; takes a sign before a number as part of the number; takes
 //!   neighbouring equal elements of `IN (..)` and `ARRAY[..]`, and neighbouring equal rows of `VALUES`, as one; and takes NULL, TRUE and
@@ -27,6 +27,8 @@
 mod collapse;
 mod hash;
 mod keyword;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -362,8 +364,9 @@ impl<const PIECES: bool> Pass<'_, PIECES> {
     }
 
     fn quoted_ident(&mut self, token: Token) {
-        let (start, end) = (token.start as usize + 1, (token.end as usize).saturating_sub(1));
-        let inner = self.sql.get(start..end).unwrap_or_default();
+        let inner =
+            token.bytes(self.sql).strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or_default();
+        let (start, end) = (token.start as usize + 1, token.start as usize + 1 + inner.len());
         if !hash::is_folded_name(inner) || hash::keyword_of(inner) != Keyword::Word {
             return self.verbatim(token, tag::QUOTED_IDENT);
         }

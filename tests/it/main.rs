@@ -2,5 +2,7 @@
 
 mod advise;
 mod cli;
+mod docker;
 mod support;
+mod templates;
 mod tidy;

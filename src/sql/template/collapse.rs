@@ -191,10 +191,14 @@ impl Collapser {
         self.type_name = match (self.type_name, keyword) {
             (TypeName::Read, Varying | Precision | Character | Char) => TypeName::Read,
             (_, As) => TypeName::Expected,
-            (TypeName::Expected, _) => TypeName::Read,
+            (TypeName::Expected, other) if !other.is_reserved() => TypeName::Read,
             _ => TypeName::No,
         };
         self.top.rows = false;
+        if self.top.bracket == Bracket::Modifier {
+            // No keyword stands in a type's modifier: this is `AS MATERIALIZED (SELECT ..)` or the like.
+            self.top.bracket = Bracket::Plain;
+        }
         match keyword {
             By => self.top.positions = matches!(self.before, Before::Word(Order | Group)),
             Having | Limit | Offset | Fetch | For | Window | Union | Intersect | Except | Returning => {
@@ -202,7 +206,7 @@ impl Collapser {
             }
             Select | Values | Table | With => {
                 self.top.positions = false;
-                if self.top.bracket == Bracket::InList {
+                if matches!(self.top.bracket, Bracket::InList | Bracket::Array) {
                     // IN (SELECT ..) is no list.
                     self.top.bracket = Bracket::Plain;
                 }
@@ -319,7 +323,7 @@ impl Collapser {
         let positions = self.top.positions;
         let (bracket, positions) = match (self.earlier, self.before) {
             (_, Before::Word(In)) => (Bracket::InList, false),
-            (_, Before::Word(Keyword::Values)) | (_, Before::Comma) if self.top.rows => {
+            (_, before) if self.row_begins(before, start) => {
                 self.top.element = start;
                 (Bracket::Row, false)
             }
@@ -334,6 +338,16 @@ impl Collapser {
             _ => (Bracket::Plain, false),
         };
         self.open(bracket, positions);
+    }
+
+    /// True when the `(` whose word is at `start` begins a row of VALUES: the first one, or right after a row and a comma.
+    fn row_begins(&self, before: Before, start: usize) -> bool {
+        self.top.rows
+            && match before {
+                Before::Word(keyword) => keyword == Keyword::Values,
+                Before::Comma => self.top.kept.1 + 1 == start,
+                _ => false,
+            }
     }
 
     /// `[`

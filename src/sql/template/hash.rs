@@ -187,12 +187,11 @@ fn fold_case(bytes: u64) -> u64 {
     bytes | (upper >> 2)
 }
 
-/// True for the text of a quoted name that could stand without quotes, keywords apart.
+/// True for the text of a quoted name that could stand without quotes, keywords apart. Not for names beyond ASCII: in a
+/// database with a single-byte encoding PostgreSQL folds those too, when they are not quoted.
 pub(super) fn is_folded_name(name: &[u8]) -> bool {
-    !name.is_empty()
-        && !name.first().is_some_and(u8::is_ascii_digit)
-        && name.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$' | 0x80..=0xFF))
-        && name.first() != Some(&b'$')
+    matches!(name.first(), Some(b'a'..=b'z' | b'_'))
+        && name.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$'))
 }
 
 /// What keyword a folded name is spelled like.
