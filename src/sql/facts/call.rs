@@ -1,8 +1,8 @@
 //! Function calls: arguments, FILTER, OVER, WITHIN GROUP.
 
 use sqlparser::ast::{
-    Expr, Function, FunctionArgumentClause, FunctionArguments, NamedWindowExpr, OrderByExpr, WindowFrame,
-    WindowFrameBound, WindowSpec, WindowType,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, NamedWindowExpr,
+    OrderByExpr, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::build::Builder;
@@ -27,6 +27,10 @@ impl Builder<'_> {
             FunctionArguments::None => 0,
             FunctionArguments::Subquery(query) => {
                 self.subquery(query, ScopeKind::Scalar);
+                if name == "array" {
+                    // ARRAY(SELECT ..) is syntax, no call.
+                    return Shape::Function(name);
+                }
                 1
             }
             FunctionArguments::List(list) => {
@@ -38,7 +42,9 @@ impl Builder<'_> {
                     is_ordered_or_distinct |= matches!(clause, FunctionArgumentClause::OrderBy(_));
                     self.argument_clause(clause);
                 }
-                list.args.len()
+                let is_star =
+                    |argument: &&FunctionArg| matches!(argument, FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+                list.args.iter().filter(|argument| !is_star(argument)).count()
             }
         };
         self.sort_values(&function.within_group);

@@ -269,8 +269,9 @@ impl Builder<'_> {
         };
         let alias: Option<&Ident> = alias.as_ref().map(|alias| &alias.name);
         let target = self.target(scope, name, alias);
-        self.factor(scope, &merge.source, JoinKind::Left);
-        // Unmatched source rows count too, so ON is no filter.
+        // Unmatched source rows count too: the source is the preserved side, and ON is no filter.
+        self.factor(scope, &merge.source, JoinKind::Right);
+        self.make_nullable(&[target]);
         self.condition(&merge.on, Place::top(Clause::OuterOn));
         for clause in &merge.clauses {
             if let Some(predicate) = &clause.predicate {

@@ -51,7 +51,7 @@ impl Builder<'_> {
         left
     }
 
-    fn make_nullable(&mut self, relations: &[RelationId]) {
+    pub(super) fn make_nullable(&mut self, relations: &[RelationId]) {
         for id in relations {
             if let Some(relation) = self.facts.relations.get_mut(id.0) {
                 relation.nullable = true;
@@ -157,10 +157,13 @@ impl Builder<'_> {
             TableFactor::UNNEST { alias, array_exprs, with_offset, with_offset_alias, with_ordinality } => {
                 self.unknown_if(*with_offset || with_offset_alias.is_some(), "UNNEST WITH OFFSET");
                 self.all(array_exprs);
-                let span = array_exprs.first().map(|expr| self.parsed.expr_span(expr)).unwrap_or_default();
+                let span = array_exprs
+                    .first()
+                    .map(|expr| self.enclosing_call(self.parsed.expr_span(expr)))
+                    .unwrap_or_default();
                 let place = FunctionPlace { scope, join, alias: alias.as_ref(), ordinality: *with_ordinality };
                 self.note_function(None, "unnest", array_exprs.len(), false, span);
-                vec![self.add_function(None, "unnest".to_owned(), place, span)]
+                vec![self.add_function("unnest".to_owned(), place, span)]
             }
             TableFactor::NestedJoin { table_with_joins, alias } => {
                 self.unknown_if(alias.is_some(), "an alias of a join in parentheses");
@@ -278,31 +281,40 @@ impl Builder<'_> {
         arguments: &[sqlparser::ast::FunctionArg],
         place: FunctionPlace<'_>,
     ) -> RelationId {
-        let span = self.name_span(name);
+        let span = self.called_span(self.name_span(name));
         for argument in arguments {
             self.argument(argument);
         }
         match qualified(name) {
             Some((schema, name)) => {
-                self.note_function(schema.clone(), &name, arguments.len(), false, span);
-                self.add_function(schema, name, place, span)
+                self.note_function(schema, &name, arguments.len(), false, span);
+                self.add_function(name, place, span)
             }
             None => {
                 self.unknown("a function name that is not understood");
-                self.add_function(None, String::new(), place, span)
+                self.add_function(String::new(), place, span)
             }
         }
     }
 
+    /// A call's bytes from those of its name.
+    fn called_span(&self, name: Span) -> Span {
+        let tokens = &self.parsed.tokens;
+        let close = tokens.containing(name.end.saturating_sub(1)).and_then(|last| tokens.mate(last + 1));
+        close.map_or(name, |close| Span { end: tokens.span(close).end, ..name })
+    }
+
+    /// A call's bytes from those of its first argument.
+    fn enclosing_call(&self, argument: Span) -> Span {
+        let tokens = &self.parsed.tokens;
+        let open = tokens.containing(argument.start).and_then(|first| tokens.around(first));
+        let call = open.and_then(|open| Some(tokens.between(open.checked_sub(1)?, tokens.mate(open)?)));
+        call.unwrap_or(argument)
+    }
+
     /// A function's columns: those its alias list names, else one of its alias or its own name; a composite
     /// result may have others, so that nothing else is excluded.
-    fn add_function(
-        &mut self,
-        _schema: Option<String>,
-        name: String,
-        place: FunctionPlace<'_>,
-        span: Span,
-    ) -> RelationId {
+    fn add_function(&mut self, name: String, place: FunctionPlace<'_>, span: Span) -> RelationId {
         let mut columns = place.alias.map(|alias| self.alias_columns(alias)).unwrap_or_default();
         let alias = self.checked_alias(place.alias);
         if columns.is_empty() {

@@ -51,7 +51,7 @@ pub struct RelationId(pub usize);
 /// What a statement does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StatementKind {
-    /// SELECT, VALUES, TABLE (without a data-modifying CTE).
+    /// SELECT, VALUES, TABLE (without a data-modifying CTE: with one it is [`StatementKind::Other`]).
     Select,
     /// INSERT.
     Insert,
@@ -127,9 +127,9 @@ pub struct Scope {
     pub distinct: bool,
     /// SELECT DISTINCT ON (..).
     pub distinct_on: bool,
-    /// Items of the SELECT list or of RETURNING.
+    /// Items of the SELECT list or of RETURNING; empty for a set operation, whose arms have them.
     pub projection: Vec<Projection>,
-    /// GROUP BY expressions (grouping sets set `grouping_sets`).
+    /// GROUP BY expressions, an alias giving the value behind it (grouping sets set `grouping_sets`).
     pub group_by: Vec<Operand>,
     /// GROUPING SETS, ROLLUP or CUBE.
     pub grouping_sets: bool,
@@ -139,7 +139,7 @@ pub struct Scope {
     pub aggregate: bool,
     /// A window function is called in it.
     pub window: bool,
-    /// ORDER BY.
+    /// ORDER BY. An output name gives the projected value behind it; behind a set operation it stays unresolved.
     pub order_by: Vec<SortKey>,
     /// LIMIT or FETCH FIRST.
     pub limit: Option<Operand>,
@@ -269,9 +269,10 @@ impl Relation {
 pub struct ColumnRef {
     /// The occurrence it belongs to, when that is certain.
     pub relation: Option<RelationId>,
-    /// The qualifier as written.
+    /// The qualifier as written. `excluded` of ON CONFLICT DO UPDATE is no relation: its columns stay unresolved.
     pub qualifier: Option<String>,
-    /// The column's name (folded unless quoted).
+    /// The column's name (folded unless quoted); `*` for the whole row (`SELECT t FROM t`, `count(t.*)`). Where an alias
+    /// list renamed a table's columns and the catalog knows them, the table's own name.
     pub name: String,
     /// Where it stands.
     pub span: Span,
@@ -500,7 +501,7 @@ pub struct FunctionCall {
     pub schema: Option<String>,
     /// Name in lower case unless quoted.
     pub name: String,
-    /// Number of arguments.
+    /// Number of arguments; the star of `count(*)` is none.
     pub arguments: usize,
     /// Called with OVER.
     pub window: bool,
@@ -521,9 +522,10 @@ pub struct Facts {
     pub relations: Vec<Relation>,
     /// Atomic conditions of every clause.
     pub predicates: Vec<Predicate>,
-    /// UPDATE .. SET, and ON CONFLICT DO UPDATE SET: (column, new value).
+    /// UPDATE .. SET, ON CONFLICT DO UPDATE SET and MERGE's: (column, new value); also those of data-modifying CTEs, told
+    /// apart by the column's relation.
     pub assignments: Vec<(ColumnRef, Operand)>,
-    /// What an INSERT supplies.
+    /// What an INSERT supplies, when the statement itself is one (not a CTE inside it).
     pub insert: Option<InsertFacts>,
     /// Function calls anywhere.
     pub functions: Vec<FunctionCall>,

@@ -1,8 +1,8 @@
 //! An expression to an [`Operand`]: plain columns and constants as such, anything else as what it mentions.
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, Expr, FunctionArg, FunctionArgExpr, Interval, Query, Subscript,
-    UnaryOperator, Value, ValueWithSpan,
+    AccessExpr, BinaryOperator, CastKind, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Interval, Query,
+    Subscript, UnaryOperator, Value, ValueWithSpan,
 };
 
 use super::build::Builder;
@@ -40,9 +40,10 @@ impl Builder<'_> {
             Expr::Value(value) => self.constant(value, None, span),
             Expr::TypedString(typed) => {
                 let first = self.parsed.tokens.starting_at(typed.value.span.start);
-                let literal = first.map(|first| self.parsed.tokens.span(first)).unwrap_or_default();
-                let cast = Span { start: span.start, end: literal.start }.of(&self.parsed.text).trim().to_lowercase();
-                let value = self.literal(&typed.value);
+                let start = first.map(|first| self.parsed.tokens.span(first).start).unwrap_or_default();
+                let literal = Span { start, end: span.end };
+                let cast = Span { start: span.start, end: start }.of(&self.parsed.text).trim().to_lowercase();
+                let value = self.literal(&typed.value, literal);
                 Operand::Literal { value, negative: false, cast: Some(cast), span, literal }
             }
             Expr::Interval(interval) => self.interval(interval, span),
@@ -52,6 +53,11 @@ impl Builder<'_> {
             Expr::Cast { expr: inner, kind: CastKind::Cast | CastKind::DoubleColon, data_type, format: None } => {
                 let cast = self.cast_text(expr, inner).unwrap_or_else(|| data_type.to_string().to_lowercase());
                 self.cast(inner, cast, span)
+            }
+            Expr::Function(function) if row_items(expr).is_some() => {
+                let FunctionArguments::List(list) = &function.args else { return nothing_known(span) };
+                let items = list.args.iter().filter_map(plain_argument);
+                Operand::List(items.map(|item| self.operand(item)).collect(), span)
             }
             Expr::Tuple(items) => Operand::List(items.iter().map(|item| self.operand(item)).collect(), span),
             Expr::Array(array) => Operand::List(array.elem.iter().map(|item| self.operand(item)).collect(), span),
@@ -98,17 +104,13 @@ impl Builder<'_> {
         scope
     }
 
-    fn literal(&self, value: &ValueWithSpan) -> Literal {
-        let written = self
-            .parsed
-            .tokens
-            .starting_at(value.span.start)
-            .map_or("", |index| self.parsed.tokens.text(index, &self.parsed.text));
+    /// A constant's value, its text being all of `span`: a string may go on over several lines.
+    fn literal(&self, value: &ValueWithSpan, span: Span) -> Literal {
         match &value.value {
             Value::Number(number, _) => Literal::Number(number.clone()),
             Value::Boolean(truth) => Literal::Bool(*truth),
             Value::Null => Literal::Null,
-            _ => string_literal(written),
+            _ => string_literal(span.of(&self.parsed.text)),
         }
     }
 
@@ -122,10 +124,7 @@ impl Builder<'_> {
                 }
             };
         }
-        let mut literal = self.literal(value);
-        if matches!(literal, Literal::Other(_)) && span.of(&self.parsed.text).contains('\n') {
-            literal = string_literal(span.of(&self.parsed.text));
-        }
+        let literal = self.literal(value, span);
         Operand::Literal { value: literal, negative: false, cast, span, literal: span }
     }
 
@@ -173,7 +172,10 @@ impl Builder<'_> {
         let mark = self.mark();
         match self.operand(&interval.value) {
             Operand::Literal { value, negative: false, cast: None, literal, .. } => {
-                Operand::Literal { value, negative: false, cast: Some("interval".to_owned()), span, literal }
+                // INTERVAL '1' DAY: the fields behind the constant are part of the type.
+                let fields = Span { start: literal.end, end: span.end }.of(&self.parsed.text).to_lowercase();
+                let cast = format!("interval {}", fields.trim()).trim_end().to_owned();
+                Operand::Literal { value, negative: false, cast: Some(cast), span, literal }
             }
             _ => {
                 self.unknown("INTERVAL of something that is not a constant");
@@ -410,6 +412,26 @@ fn with_cast(operand: Operand, of: &str) -> Operand {
         Operand::List(items, span) => Operand::List(items.into_iter().map(|item| with_cast(item, of)).collect(), span),
         other => other,
     }
+}
+
+/// The items of `(a, b)` or `ROW(a, b)`.
+pub(super) fn row_items(expr: &Expr) -> Option<Vec<&Expr>> {
+    match expr {
+        Expr::Tuple(items) => Some(items.iter().collect()),
+        Expr::Function(function) => match (function.name.0.as_slice(), &function.args) {
+            ([part], FunctionArguments::List(list)) => {
+                let ident = part.as_ident()?;
+                let is_row = ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("row");
+                if is_row && function.over.is_none() { list.args.iter().map(plain_argument).collect() } else { None }
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn plain_argument(argument: &FunctionArg) -> Option<&Expr> {
+    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument { Some(expr) } else { None }
 }
 
 fn is_logical(op: &BinaryOperator) -> bool {

@@ -3,6 +3,7 @@
 use sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator};
 
 use super::build::Builder;
+use super::operand::row_items;
 use super::{Clause, Comparison, Operand, Predicate, ScopeKind, Span};
 
 /// Where a condition stands.
@@ -77,9 +78,9 @@ impl Builder<'_> {
 
     fn atom(&mut self, expr: &Expr, place: Place, negate: bool, span: Span) {
         match expr {
-            Expr::BinaryOp { left, op, right } => match (comparison(op), &**left, &**right) {
-                (Some(Comparison::Eq), Expr::Tuple(lefts), Expr::Tuple(rights)) if lefts.len() == rights.len() => {
-                    for (left, right) in lefts.iter().zip(rights) {
+            Expr::BinaryOp { left, op, right } => match (comparison(op), row_items(left), row_items(right)) {
+                (Some(Comparison::Eq), Some(lefts), Some(rights)) if lefts.len() == rights.len() => {
+                    for (left, right) in lefts.into_iter().zip(rights) {
                         self.compare(place, left, Comparison::Eq, Some(right), span);
                     }
                 }

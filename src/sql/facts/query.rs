@@ -1,9 +1,9 @@
 //! Queries: WITH, SELECT, set operations, VALUES, and the ORDER BY and LIMIT behind them.
 
 use sqlparser::ast::{
-    Distinct, Expr, Fetch, GroupByExpr, LimitClause, OrderBy, OrderByExpr, OrderByKind, OrderBySort, Query, Select,
-    SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Statement, Values,
-    With,
+    Distinct, Expr, Fetch, GroupByExpr, LimitClause, ObjectName, OrderBy, OrderByExpr, OrderByKind, OrderBySort, Query,
+    Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Statement,
+    Values, With,
 };
 
 use super::build::{Builder, CteName};
@@ -177,6 +177,7 @@ impl Builder<'_> {
 
     fn select(&mut self, scope: ScopeId, select: &Select, tail: Option<&Query>) {
         self.foreign_clauses(select);
+        self.into(scope, select);
         self.enter(scope);
         self.from(scope, &select.from);
         if let Some(selection) = &select.selection {
@@ -208,6 +209,20 @@ impl Builder<'_> {
         self.leave();
     }
 
+    /// SELECT .. INTO creates a table.
+    fn into(&mut self, scope: ScopeId, select: &Select) {
+        let Some(into) = &select.into else { return };
+        self.unknown("SELECT INTO");
+        for target in &into.targets {
+            let idents = match target {
+                Expr::Identifier(ident) => vec![ident.clone()],
+                Expr::CompoundIdentifier(idents) => idents.clone(),
+                _ => continue,
+            };
+            self.target(scope, &ObjectName::from(idents), None);
+        }
+    }
+
     /// Clauses that the parser reads for other databases' sake.
     fn foreign_clauses(&mut self, select: &Select) {
         let foreign = select.top.is_some()
@@ -223,7 +238,6 @@ impl Builder<'_> {
             || select.select_modifiers.is_some()
             || select.flavor != SelectFlavor::Standard;
         self.unknown_if(foreign, "a SELECT clause that PostgreSQL does not have");
-        self.unknown_if(select.into.is_some(), "SELECT INTO");
     }
 
     /// Fills a scope's projection from a SELECT list or a RETURNING clause.
@@ -321,7 +335,12 @@ impl Builder<'_> {
         match &value {
             Operand::Column(column) if column.qualifier.is_none() && !self.is_input(scope, column.relation) => {
                 let name = column.name.clone();
-                self.output(scope, &name, true).unwrap_or(value)
+                let mentions_it = |output: &Operand| match output {
+                    Operand::Expression { columns, .. } => columns.iter().any(|column| column.name == name),
+                    _ => false,
+                };
+                // `lower(a) AS a .. GROUP BY a`: the alias's own value shows that there is an input column.
+                self.output(scope, &name, true).filter(|output| !mentions_it(output)).unwrap_or(value)
             }
             _ => value,
         }

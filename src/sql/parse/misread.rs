@@ -10,6 +10,77 @@ use super::tokens::{TokenClass, TokenIndex, Tokens};
 /// as the chain is long, and dropping a tree takes stack in proportion: measured 4,000 are fine on 1 MiB.
 const LONGEST_CHAIN: u32 = 4_000;
 
+/// PostgreSQL's commands; the parser knows others, of other databases.
+const COMMANDS: &[&str] = &[
+    "ABORT",
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "CALL",
+    "CHECKPOINT",
+    "CLOSE",
+    "CLUSTER",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "DEALLOCATE",
+    "DECLARE",
+    "DELETE",
+    "DISCARD",
+    "DO",
+    "DROP",
+    "END",
+    "EXECUTE",
+    "EXPLAIN",
+    "FETCH",
+    "GRANT",
+    "IMPORT",
+    "INSERT",
+    "LISTEN",
+    "LOAD",
+    "LOCK",
+    "MERGE",
+    "MOVE",
+    "NOTIFY",
+    "PREPARE",
+    "REASSIGN",
+    "REFRESH",
+    "REINDEX",
+    "RELEASE",
+    "RESET",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SECURITY",
+    "SELECT",
+    "SET",
+    "SHOW",
+    "START",
+    "TABLE",
+    "TRUNCATE",
+    "UNLISTEN",
+    "UPDATE",
+    "VACUUM",
+    "VALUES",
+    "WITH",
+];
+
+/// A statement that begins with no command, or wraps a wrapped statement.
+pub(super) fn not_a_command(text: &str, tokens: &Tokens) -> Option<Unparsed> {
+    let word = tokens.text(0, text).to_uppercase();
+    let is_command = COMMANDS.contains(&word.as_str()) || tokens.class(0) == Some(TokenClass::Open);
+    if tokens.len() > 0 && !is_command && tokens.class(0) != Some(TokenClass::Semicolon) {
+        return Some(Unparsed::new(format!("{word} is no command of PostgreSQL"), Some(tokens.span(0))));
+    }
+    let wraps = |index: TokenIndex| ["EXPLAIN", "PREPARE"].iter().any(|wrapper| tokens.is_word(index, text, wrapper));
+    // Each level would cost the parser a large frame of its stack.
+    let second = (1..tokens.len()).find(|index| wraps(*index) && !tokens.is_word(index - 1, text, "FROM"));
+    second
+        .filter(|_| wraps(0))
+        .map(|index| Unparsed::new("EXPLAIN and PREPARE cannot hold one another", Some(tokens.span(index))))
+}
+
 /// The first construct in the statement that would be misread.
 pub(super) fn find(text: &str, tokens: &Tokens) -> Option<Unparsed> {
     (0..tokens.len())
@@ -70,13 +141,15 @@ fn too_long_chain(text: &str, tokens: &Tokens) -> Option<Unparsed> {
     None
 }
 
-/// Words that chain as operators do.
+/// Words that chain as operators do (the parser knows more of them than PostgreSQL).
 fn is_link(word: &str) -> bool {
-    [
+    const LINKS: [&str; 25] = [
         "and",
         "or",
         "not",
         "is",
+        "isnull",
+        "notnull",
         "like",
         "ilike",
         "in",
@@ -87,7 +160,15 @@ fn is_link(word: &str) -> bool {
         "union",
         "intersect",
         "except",
-    ]
-    .iter()
-    .any(|link| word.eq_ignore_ascii_case(link))
+        "minus",
+        "xor",
+        "div",
+        "regexp",
+        "rlike",
+        "glob",
+        "match",
+        "overlaps",
+        "member",
+    ];
+    LINKS.iter().any(|link| word.eq_ignore_ascii_case(link))
 }

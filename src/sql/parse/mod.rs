@@ -79,7 +79,7 @@ pub fn parse(sql: &str) -> Result<Parsed, Unparsed> {
         .tokenize_with_location()
         .map_err(|error| Unparsed::new(error.message, position_span(sql, error.location)))?;
     let tokens = Tokens::new(sql, &raw);
-    if let Some(unparsed) = misread::find(sql, &tokens) {
+    if let Some(unparsed) = misread::not_a_command(sql, &tokens).or_else(|| misread::find(sql, &tokens)) {
         return Err(unparsed);
     }
     let (raw, unknown) = rewrite::rewrite(raw);
