@@ -8,6 +8,7 @@
 pub mod advise;
 pub mod check;
 pub mod output;
+pub mod proxy;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,7 @@ struct Cli {
 enum Command {
     Advise(advise::Args),
     Check(check::Args),
+    Proxy(proxy::Args),
 }
 
 impl Command {
@@ -61,6 +63,7 @@ impl Command {
         match self {
             Self::Advise(args) => advise::run(args),
             Self::Check(args) => check::run(args),
+            Self::Proxy(args) => proxy::run(args),
         }
     }
 }

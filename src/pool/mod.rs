@@ -1,1 +1,429 @@
 //! Server connections: checked out for a transaction, returned only in a known clean state.
+//!
+//! ```text
+//! take() -> an idle connection of this worker   (no system call, one short lock)
+//!        -> an idle one of another worker       (its socket moves to this worker's event loop)
+//!        -> a place in the queue, and a connection being opened when fewer than `size` are open
+//! release() -> the first waiter of this worker, or the first of all when it was passed over too often
+//!           -> the idle ones of its worker
+//! ```
+//!
+//! The workers share one pool so that its size is one number, but each keeps to the sockets of its own
+//! event loop while it can: waking another thread costs more than a query's share of everything else.
+//! No lock is held across an await, and there is no timer per checkout: [`Pool::tick`] expires waiters.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::net::connect::{ConnectError, Link, ServerTarget, connect};
+use crate::wire::message::Failure;
+
+pub mod reset;
+pub mod server;
+pub mod settings;
+pub mod statements;
+
+use server::{CancelTarget, ServerConn, ServerState};
+use settings::{Interner, Reported, Settings};
+use statements::Prepared;
+
+/// How often the first waiter may be passed over for one on the releasing worker.
+const MAX_PASSED_OVER: u32 = 8;
+/// How far behind the first waiter one on the releasing worker is looked for.
+const LOOK_AHEAD: usize = 16;
+/// How long to wait before a failed connection attempt is repeated.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// How a pool behaves.
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// Most server connections.
+    pub size: usize,
+    /// Longest wait for one.
+    pub wait_timeout: Duration,
+    /// How long connection failures are retried while nothing is open, before waiters are told.
+    pub connect_patience: Duration,
+    /// Idle connections are closed after this.
+    pub idle_timeout: Duration,
+    /// Connections are closed after this, once they are idle.
+    pub lifetime: Duration,
+    /// Most prepared statements on one connection.
+    pub statements: usize,
+    /// Workers that share the pool.
+    pub workers: usize,
+}
+
+/// The connections to one server under one account.
+#[derive(Debug)]
+pub struct Pool {
+    /// Where they go.
+    pub target: Arc<ServerTarget>,
+    /// Settings in use, shared by all pools of the process.
+    pub interned: Arc<Interned>,
+    options: PoolOptions,
+    state: Mutex<State>,
+    checkouts: AtomicU64,
+}
+
+/// Values shared by reference.
+#[derive(Debug, Default)]
+pub struct Interned {
+    /// What sessions set.
+    pub settings: Interner<Settings>,
+    /// What servers reported.
+    pub reported: Interner<Reported>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Idle connections by the worker that owns their socket.
+    idle: Vec<Vec<Box<ServerConn>>>,
+    waiters: VecDeque<Arc<Waiter>>,
+    /// Open, being opened, or checked out.
+    open: usize,
+    opening: usize,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    home: usize,
+    since: Instant,
+    slot: Mutex<Slot>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Waiting(Option<Waker>, u32),
+    Given(Result<Box<ServerConn>, Failure>),
+    Taken,
+}
+
+/// A place in the queue; leaving it hands back what it was given.
+#[derive(Debug)]
+pub struct Ticket {
+    pool: Arc<Pool>,
+    waiter: Arc<Waiter>,
+}
+
+/// What [`Pool::take`] found.
+#[derive(Debug)]
+pub enum Taken {
+    /// A connection, now yours.
+    Now(Box<ServerConn>),
+    /// A place in the queue.
+    Later(Ticket),
+}
+
+/// Counts for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Open connections.
+    pub open: usize,
+    /// Of these, idle.
+    pub idle: usize,
+    /// Clients in the queue.
+    pub waiting: usize,
+    /// Checkouts since the start.
+    pub checkouts: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(target: ServerTarget, options: PoolOptions, interned: Arc<Interned>) -> Arc<Self> {
+        let idle = (0..options.workers.max(1)).map(|_| Vec::new()).collect();
+        let state = State { idle, waiters: VecDeque::new(), open: 0, opening: 0, closed: false };
+        Arc::new(Self {
+            target: Arc::new(target),
+            interned,
+            options,
+            state: Mutex::new(state),
+            checkouts: AtomicU64::new(0),
+        })
+    }
+
+    /// A connection for a client of worker `home`, now or later. Call it on that worker.
+    pub fn take(self: &Arc<Self>, home: usize) -> Taken {
+        self.checkouts.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let mut state = lock(&self.state);
+            let Some(mut conn) = state.pop_idle(home) else { return Taken::Later(self.enqueue(&mut state, home)) };
+            drop(state);
+            if conn.is_quiet() {
+                match self.bring_home(conn, home) {
+                    Some(conn) => return Taken::Now(conn),
+                    None => continue,
+                }
+            }
+            conn.home = home;
+            self.discard(conn);
+        }
+    }
+
+    /// Moves a connection's socket to the calling worker.
+    fn bring_home(&self, conn: Box<ServerConn>, home: usize) -> Option<Box<ServerConn>> {
+        if conn.home == home {
+            return Some(conn);
+        }
+        let ServerConn { stream, state, cancel, opened, released, .. } = *conn;
+        match stream.rehome() {
+            Ok(stream) => Some(Box::new(ServerConn { stream, home, state, cancel, opened, released })),
+            Err(error) => {
+                tracing::warn!(server = ?self.target, %error, "a server connection could not change its thread");
+                self.forget();
+                None
+            }
+        }
+    }
+
+    fn enqueue(self: &Arc<Self>, state: &mut State, home: usize) -> Ticket {
+        let slot = Mutex::new(Slot::Waiting(None, 0));
+        let waiter = Arc::new(Waiter { home, since: Instant::now(), slot });
+        state.waiters.push_back(waiter.clone());
+        self.grow(state, home);
+        Ticket { pool: self.clone(), waiter }
+    }
+
+    /// Opens connections while there are more waiters than are being opened, up to the pool's size.
+    fn grow(self: &Arc<Self>, state: &mut State, home: usize) {
+        while state.opening < state.waiters.len() && state.open < self.options.size && !state.closed {
+            state.open += 1;
+            state.opening += 1;
+            tokio::spawn(self.clone().open(home));
+        }
+    }
+
+    async fn open(self: Arc<Self>, home: usize) {
+        let result = connect(&self.target).await;
+        let failed = result.is_err();
+        {
+            let mut state = lock(&self.state);
+            state.opening -= 1;
+            if let Err(error) = &result {
+                state.open -= 1;
+                self.report(&mut state, error);
+            }
+        }
+        if let Ok(link) = result {
+            self.release(self.adopt(link, home));
+        }
+        if failed {
+            tokio::time::sleep(RETRY_AFTER).await;
+            self.grow(&mut lock(&self.state), home);
+        }
+    }
+
+    fn adopt(&self, link: Link, home: usize) -> Box<ServerConn> {
+        let mut reported = link.parameters;
+        reported.sort();
+        reported.dedup_by(|a, b| a.0 == b.0);
+        let now = Instant::now();
+        Box::new(ServerConn {
+            stream: link.stream,
+            home,
+            state: ServerState {
+                reported: self.interned.reported.intern(reported),
+                settings: self.interned.settings.intern(Settings::new()),
+                prepared: Prepared::new(self.options.statements),
+                unnamed: (0, 0),
+            },
+            cancel: Arc::new(CancelTarget::new(self.target.clone(), link.pid, link.secret)),
+            opened: now,
+            released: now,
+        })
+    }
+
+    /// Tells waiters that the server cannot be reached: at once when trying again cannot help,
+    /// otherwise those who have been patient, and only while no connection is open that could serve them.
+    fn report(&self, state: &mut State, error: &ConnectError) {
+        tracing::warn!(server = ?self.target, code = error.code, error = error.message, "cannot connect to the server");
+        // 28xxx: authentication; 3D000: no such database. Starting up, too many connections and network errors pass.
+        let hopeless = error.code.starts_with("28") || error.code == "3D000" || error.code == "42704";
+        if !hopeless && state.open > state.opening {
+            return;
+        }
+        let patience = if hopeless { Duration::ZERO } else { self.options.connect_patience };
+        let failure =
+            Failure::fatal("08006", format!("the server {:?} cannot be reached: {}", self.target, error.message))
+                .detail(format!("SQLSTATE of the attempt: {}", error.code));
+        state.waiters.retain(|waiter| waiter.since.elapsed() < patience || !waiter.give(Err(failure.clone())));
+    }
+
+    /// Gives a clean connection to the next waiter or puts it away. Its state must be known to be clean.
+    pub fn release(self: &Arc<Self>, mut conn: Box<ServerConn>) {
+        let now = Instant::now();
+        conn.released = now;
+        if now.duration_since(conn.opened) > self.options.lifetime {
+            return self.discard(conn);
+        }
+        let mut state = lock(&self.state);
+        if state.closed {
+            drop(state);
+            return self.discard(conn);
+        }
+        match state.next_waiter(conn.home) {
+            Some(waiter) => drop(waiter.give(Ok(conn))),
+            None => {
+                let home = conn.home;
+                if let Some(idle) = state.idle.get_mut(home) {
+                    idle.push(conn);
+                }
+            }
+        }
+    }
+
+    /// Closes a connection: it is not in a state that another client may see.
+    pub fn discard(self: &Arc<Self>, mut conn: Box<ServerConn>) {
+        say_goodbye(&mut conn);
+        let home = conn.home;
+        drop(conn);
+        self.forget();
+        self.grow(&mut lock(&self.state), home);
+    }
+
+    fn forget(&self) {
+        let mut state = lock(&self.state);
+        state.open = state.open.saturating_sub(1);
+    }
+
+    /// Expires waiters and closes idle connections of worker `home` that are old or dead. Call it a few
+    /// times a second on that worker.
+    pub fn tick(self: &Arc<Self>, home: usize) {
+        let mut dead = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            let failure = Failure::error(
+                "53300",
+                format!("no server connection became free within {} s", self.options.wait_timeout.as_secs_f32()),
+            )
+            .hint("raise pool.size or pool.wait_timeout, or shorten transactions");
+            let limit = self.options.wait_timeout;
+            state.waiters.retain(|waiter| waiter.since.elapsed() < limit || !waiter.give(Err(failure.clone())));
+            if let Some(idle) = state.idle.get_mut(home) {
+                dead.extend(idle.extract_if(.., |conn| {
+                    conn.released.elapsed() > self.options.idle_timeout
+                        || conn.opened.elapsed() > self.options.lifetime
+                        || !conn.is_quiet()
+                }));
+            }
+        }
+        for conn in dead {
+            self.discard(conn);
+        }
+    }
+
+    /// Closes what is idle, and everything else as soon as it is given back.
+    pub fn close(&self) {
+        let idle: Vec<_> = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            state.idle.iter_mut().flat_map(std::mem::take).collect()
+        };
+        for mut conn in idle {
+            say_goodbye(&mut conn);
+        }
+    }
+
+    /// Counts for metrics.
+    pub fn counts(&self) -> PoolCounts {
+        let state = lock(&self.state);
+        PoolCounts {
+            open: state.open,
+            idle: state.idle.iter().map(Vec::len).sum(),
+            waiting: state.waiters.len(),
+            checkouts: self.checkouts.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Terminate, so that the server does not log a lost connection; nobody waits for it.
+fn say_goodbye(conn: &mut ServerConn) {
+    let _ = conn.stream.poll_write(&mut Context::from_waker(Waker::noop()), b"X\0\0\0\x04");
+}
+
+impl State {
+    fn pop_idle(&mut self, home: usize) -> Option<Box<ServerConn>> {
+        if let Some(conn) = self.idle.get_mut(home).and_then(Vec::pop) {
+            return Some(conn);
+        }
+        self.idle.iter_mut().find_map(Vec::pop)
+    }
+
+    /// The first waiter of worker `home` that is near the front, unless the first of all was passed over too often.
+    fn next_waiter(&mut self, home: usize) -> Option<Arc<Waiter>> {
+        let first = self.waiters.front()?;
+        let near = self.waiters.iter().take(LOOK_AHEAD).position(|waiter| waiter.home == home);
+        let at = near.filter(|&at| at == 0 || first.pass_over()).unwrap_or(0);
+        self.waiters.remove(at)
+    }
+}
+
+impl Waiter {
+    /// Counts one more who was served before; false when that happened too often.
+    fn pass_over(&self) -> bool {
+        match &mut *lock(&self.slot) {
+            Slot::Waiting(_, passed) => {
+                *passed += 1;
+                *passed <= MAX_PASSED_OVER
+            }
+            _ => true,
+        }
+    }
+
+    /// Puts a result into the waiter's hands and wakes it; true when it was still waiting.
+    fn give(&self, result: Result<Box<ServerConn>, Failure>) -> bool {
+        let previous = std::mem::replace(&mut *lock(&self.slot), Slot::Given(result));
+        if let Slot::Waiting(waker, _) = previous {
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            return true;
+        }
+        false
+    }
+}
+
+impl Ticket {
+    /// The connection, or why there is none, once it is this client's turn.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<ServerConn>, Failure>> {
+        let mut slot = lock(&self.waiter.slot);
+        if let Slot::Waiting(waker, _) = &mut *slot {
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        let given = std::mem::replace(&mut *slot, Slot::Taken);
+        drop(slot);
+        let Slot::Given(result) = given else {
+            return Poll::Ready(Err(Failure::fatal("XX000", "a place in the queue was used twice")));
+        };
+        match result {
+            Ok(conn) => match self.pool.bring_home(conn, self.waiter.home) {
+                Some(conn) => Poll::Ready(Ok(conn)),
+                None => Poll::Ready(Err(Failure::fatal("58000", "a server connection could not change its thread"))),
+            },
+            Err(failure) => Poll::Ready(Err(failure)),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        {
+            let mut state = lock(&self.pool.state);
+            state.waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+        }
+        let given = std::mem::replace(&mut *lock(&self.waiter.slot), Slot::Taken);
+        if let Slot::Given(Ok(conn)) = given {
+            self.pool.release(conn);
+        }
+    }
+}

@@ -1,1 +1,25 @@
 //! A client's conversation: startup, transaction pooling, routing.
+//!
+//! ```text
+//! listen   accepts, deals sockets to workers (one thread, one event loop each)
+//! login    startup packet, SCRAM, what the server would have said at startup
+//! session  the sockets of one client: polls both, one task, no timers, no channels
+//!   conversation   what the bytes mean, without I/O: from_client, from_server, expect
+//!   analyzer       what a statement does to its session, once per template
+//! ```
+//!
+//! A session holds no buffer while it is idle: bytes are read into memory of the worker thread and are
+//! written on from there; only what could not be written, or is half a frame, stays with the session.
+
+pub mod analyzer;
+pub mod care;
+pub mod clients;
+pub mod conversation;
+pub mod database;
+pub mod expect;
+mod from_client;
+mod from_server;
+pub mod listen;
+pub mod login;
+pub mod session;
+pub mod statements;

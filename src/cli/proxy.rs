@@ -1,0 +1,82 @@
+//! `pgweir proxy`: pools connections and routes statements to shards.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, ValueEnum};
+
+use crate::config::{self, ClientTlsMode, Config};
+use crate::error::Result;
+use crate::proxy::listen::Proxy;
+
+const AFTER_HELP: &str = "\
+Examples:
+  pgweir proxy -c pgweir.yaml
+  PGWEIR_LOG=debug pgweir proxy -c pgweir.yaml --log-format json
+
+SIGINT and SIGTERM let clients finish their transactions first; a second one stops at once.";
+
+/// Pool connections and route statements to shards
+#[derive(Debug, ClapArgs)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// How to write the log, which goes to standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Serves clients until it is told to stop.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let config = config::load(&args.config)?;
+    start_log(args.log_format);
+    warn(&config);
+    let proxy = Proxy::start(config)?;
+    for address in proxy.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    proxy.run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PGWEIR_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A log that was set up before, as in tests, stays.
+    let _ = match format {
+        LogFormat::Text => log.with_ansi(super::output::colour_on(&std::io::stderr())).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}
+
+/// Says what is allowed but dangerous.
+fn warn(config: &Config) {
+    let outside = |host: &str| !matches!(host, "localhost" | "::1") && !host.starts_with("127.");
+    if config.tls.mode != ClientTlsMode::Require && config.listen.iter().any(|address| outside(&address.host)) {
+        tracing::warn!("clients from other machines may connect without TLS: set tls.mode to require");
+    }
+    for (name, database) in &config.databases {
+        for (server, url) in database.servers().filter(|(_, url)| outside(&url.host)) {
+            if matches!(url.sslmode, config::SslMode::Disable | config::SslMode::Prefer) {
+                tracing::warn!(
+                    database = name,
+                    server,
+                    "the server may be spoken to without TLS: set sslmode in its URL"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! One server connection and all that is known of its state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::net::connect::{ConnectError, ServerTarget, cancel};
+use crate::net::stream::Stream;
+use crate::pool::settings::{Reported, Settings};
+use crate::pool::statements::Prepared;
+
+/// One server connection. Whoever holds it alone talks to the server.
+#[derive(Debug)]
+pub struct ServerConn {
+    /// The socket.
+    pub stream: Stream,
+    /// The worker whose event loop watches the socket.
+    pub home: usize,
+    /// What is known of the session at its other end.
+    pub state: ServerState,
+    /// Where to cancel what it does.
+    pub cancel: Arc<CancelTarget>,
+    /// When it was opened.
+    pub opened: Instant,
+    /// When it was last given back.
+    pub released: Instant,
+}
+
+/// What is known of the session on a server connection.
+#[derive(Debug)]
+pub struct ServerState {
+    /// What the server reported last.
+    pub reported: Arc<Reported>,
+    /// What has been set on it, on top of the server's defaults.
+    pub settings: Arc<Settings>,
+    /// Shared statements that are prepared on it.
+    pub prepared: Prepared,
+    /// Whose unnamed statement it holds: a client's number and its count of unnamed statements.
+    pub unnamed: (u64, u64),
+}
+
+impl ServerConn {
+    /// False when the server has closed it, or said something nobody asked for, while it was idle.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0u8; 1];
+        self.stream.poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending()
+    }
+}
+
+/// Where a running statement can be cancelled.
+#[derive(Debug)]
+pub struct CancelTarget {
+    server: Arc<ServerTarget>,
+    pid: u32,
+    secret: Vec<u8>,
+    under_way: AtomicUsize,
+    delivered: Notify,
+}
+
+impl CancelTarget {
+    /// The process `pid` of `server`.
+    pub fn new(server: Arc<ServerTarget>, pid: u32, secret: Vec<u8>) -> Self {
+        Self { server, pid, secret, under_way: AtomicUsize::new(0), delivered: Notify::new() }
+    }
+
+    /// Announces a cancel request. Call it where the connection is known to be in use; it then is not
+    /// given to anybody else before the request has arrived.
+    pub fn announce(&self) {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Delivers an announced request.
+    pub async fn deliver(&self) -> Result<(), ConnectError> {
+        let done = cancel(&self.server, self.pid, &self.secret).await;
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.delivered.notify_waiters();
+        done
+    }
+
+    /// Whether a request is on its way.
+    pub fn is_under_way(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) > 0
+    }
+
+    /// Waits until no request is on its way.
+    pub async fn settled(&self) {
+        loop {
+            let delivered = self.delivered.notified();
+            if !self.is_under_way() {
+                return;
+            }
+            delivered.await;
+        }
+    }
+}

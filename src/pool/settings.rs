@@ -1,0 +1,137 @@
+//! What a session has set, as values that are equal exactly when they are the same allocation.
+//!
+//! A client's settings and those a server connection has are compared at every checkout. Both are
+//! interned, so the comparison is one of pointers, and thousands of clients with the same settings
+//! share one copy.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A setting's value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Value {
+    /// As a startup packet gives it: one string, read as the setting's own syntax says.
+    Text(String),
+    /// As `SET name TO ...` gives it: SQL.
+    Sql(String),
+}
+
+/// Settings by lower-case name, sorted.
+pub type Settings = Vec<(String, Value)>;
+
+/// Values a server reported (ParameterStatus), sorted by name.
+pub type Reported = Vec<(String, String)>;
+
+/// Keeps one copy of equal values while somebody holds it.
+#[derive(Debug)]
+pub struct Interner<T>(Mutex<HashMap<Arc<T>, ()>>);
+
+impl<T: std::hash::Hash + Eq> Default for Interner<T> {
+    fn default() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+}
+
+impl<T: std::hash::Hash + Eq> Interner<T> {
+    /// The one copy of `value`.
+    pub fn intern(&self, value: T) -> Arc<T> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((found, ())) = known.get_key_value(&value) {
+            return found.clone();
+        }
+        // Forget what nobody holds any more, whenever the table would have to grow.
+        if known.len() == known.capacity() {
+            known.retain(|value, ()| Arc::strong_count(value) > 1);
+        }
+        let value = Arc::new(value);
+        known.insert(value.clone(), ());
+        value
+    }
+}
+
+/// Sorts settings by name, the last of a name winning.
+pub fn normalize(given: impl IntoIterator<Item = (String, Value)>) -> Settings {
+    let mut settings: Settings = Vec::new();
+    for (name, value) in given {
+        set(&mut settings, &name, Some(value));
+    }
+    settings
+}
+
+/// Sets one setting, or takes it away.
+pub fn set(settings: &mut Settings, name: &str, value: Option<Value>) {
+    let name = name.to_ascii_lowercase();
+    match (settings.binary_search_by(|(other, _)| other.cmp(&name)), value) {
+        (Ok(at), Some(value)) => {
+            if let Some(slot) = settings.get_mut(at) {
+                slot.1 = value;
+            }
+        }
+        (Ok(at), None) => drop(settings.remove(at)),
+        (Err(at), Some(value)) => settings.insert(at, (name, value)),
+        (Err(_), None) => {}
+    }
+}
+
+/// The SQL that turns a connection with `have` into one with `want`; empty when there is nothing to do.
+pub fn difference(have: &Settings, want: &Settings) -> String {
+    let mut sql = String::new();
+    let find = |settings: &Settings, name: &str| {
+        let at = settings.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
+        settings.get(at).map(|(_, value)| value.clone())
+    };
+    for (name, _) in have.iter().filter(|(name, _)| find(want, name).is_none()) {
+        let _ = write!(sql, "RESET {};", quote_name(name));
+    }
+    for (name, value) in want.iter().filter(|(name, value)| find(have, name).as_ref() != Some(value)) {
+        let _ = match value {
+            // What startup packets and set_config() take is the same raw string; SET would quote a list as one element.
+            Value::Text(text) => write!(sql, "SELECT pg_catalog.set_config({}, {}, false);", quote(name), quote(text)),
+            Value::Sql(text) => write!(sql, "SET {} TO {text};", quote_name(name)),
+        };
+    }
+    sql
+}
+
+/// A name as an identifier, each part of it quoted.
+fn quote_name(name: &str) -> String {
+    let parts: Vec<String> = name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    parts.join(".")
+}
+
+/// A string constant that means the same whatever `standard_conforming_strings` says.
+fn quote(text: &str) -> String {
+    let escape = if text.contains('\\') { "E" } else { "" };
+    format!("{escape}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        normalize(pairs.iter().map(|(name, value)| ((*name).to_owned(), Value::Text((*value).to_owned()))))
+    }
+
+    #[test]
+    fn equal_settings_are_one_allocation() {
+        let interner = Interner::default();
+        let a = interner.intern(settings(&[("TimeZone", "UTC"), ("a", "1")]));
+        let b = interner.intern(settings(&[("a", "0"), ("timezone", "UTC"), ("A", "1")]));
+        assert!(Arc::ptr_eq(&a, &b));
+        assert!(!Arc::ptr_eq(&a, &interner.intern(settings(&[]))));
+    }
+
+    #[test]
+    fn only_what_differs_is_said() {
+        let have = settings(&[("a", "1"), ("b.c", "2"), ("same", "x")]);
+        let mut want = settings(&[("a", "it's \\"), ("same", "x")]);
+        set(&mut want, "search_path", Some(Value::Sql("x, \"Y\"".into())));
+        assert_eq!(
+            difference(&have, &want),
+            "RESET \"b\".\"c\";SELECT pg_catalog.set_config('a', E'it''s \\\\', false);SET \"search_path\" TO x, \"Y\";"
+        );
+        assert_eq!(difference(&want, &want), "");
+    }
+}

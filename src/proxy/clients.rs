@@ -1,0 +1,127 @@
+//! All connected clients: whom a cancel request means, and whom to wake at shutdown.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use ring::rand::SecureRandom;
+
+use crate::net::scram::equal;
+use crate::pool::server::CancelTarget;
+
+/// One connected client, as others see it.
+#[derive(Debug)]
+pub struct Client {
+    /// Its number, unique in this process.
+    pub id: u64,
+    /// The process id it was told.
+    pub pid: u32,
+    /// The secret it was told.
+    pub secret: [u8; 4],
+    serving: Mutex<Option<Arc<CancelTarget>>>,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// The clients of this process.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_pid: Mutex<HashMap<u32, Arc<Client>>>,
+    next: AtomicU64,
+    connected: AtomicUsize,
+    stopping: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Client {
+    /// Notes which server connection works for this client, if any.
+    pub fn serve(&self, target: Option<Arc<CancelTarget>>) {
+        *lock(&self.serving) = target;
+    }
+
+    /// Remembers how to wake the client's task.
+    pub fn wake_by(&self, waker: &Waker) {
+        *lock(&self.waker) = Some(waker.clone());
+    }
+}
+
+impl Clients {
+    /// Counts a connection that is not yet authenticated; `None` above `limit`.
+    pub fn connect(self: &Arc<Self>, limit: usize) -> Option<Seat> {
+        let before = self.connected.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(self.clone());
+        (before < limit).then_some(seat)
+    }
+
+    /// Registers an authenticated client under a random process id and secret.
+    pub fn register(&self) -> Option<Arc<Client>> {
+        let random = ring::rand::SystemRandom::new();
+        let mut by_pid = lock(&self.by_pid);
+        loop {
+            let (mut pid, mut secret) = ([0u8; 4], [0u8; 4]);
+            random.fill(&mut pid).ok()?;
+            random.fill(&mut secret).ok()?;
+            // Positive, as process ids are.
+            let pid = (u32::from_be_bytes(pid) & 0x7fff_ffff).max(1);
+            if by_pid.contains_key(&pid) {
+                continue;
+            }
+            let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+            let client = Arc::new(Client { id, pid, secret, serving: Mutex::default(), waker: Mutex::default() });
+            by_pid.insert(pid, client.clone());
+            return Some(client);
+        }
+    }
+
+    /// Forgets a client.
+    pub fn unregister(&self, client: &Client) {
+        client.serve(None);
+        lock(&self.by_pid).remove(&client.pid);
+    }
+
+    /// The server connection that works for the holder of this key right now. It is announced to it, so
+    /// that it works for nobody else before the request was delivered.
+    pub fn cancel_target(&self, pid: u32, secret: &[u8]) -> Option<Arc<CancelTarget>> {
+        let client = lock(&self.by_pid).get(&pid).cloned()?;
+        if !equal(&client.secret, secret) {
+            return None;
+        }
+        let serving = lock(&client.serving);
+        let target = serving.clone()?;
+        target.announce();
+        Some(target)
+    }
+
+    /// Tells all clients that the proxy stops; the idle ones leave at once.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for client in lock(&self.by_pid).values() {
+            if let Some(waker) = &*lock(&client.waker) {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Whether the proxy stops.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Connections of clients, authenticated or not.
+    pub fn count(&self) -> usize {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+/// A counted connection; counts itself out.
+#[derive(Debug)]
+pub struct Seat(Arc<Clients>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+}

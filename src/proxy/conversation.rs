@@ -1,0 +1,247 @@
+//! One client's conversation with its server connection, without I/O.
+//!
+//! Bytes of the client go in and bytes for the server come out ([`Conversation::client_bytes`], in
+//! `from_client.rs`), and the other way round ([`Conversation::server_bytes`], in `from_server.rs`). Whoever drives it
+//! attaches a server connection when [`Next::NeedServer`] is said, and takes it away when
+//! [`Conversation::is_releasable`]. Frames are passed on as they are; only names of prepared
+//! statements are rewritten.
+//!
+//! **Pipelines.** Where the meaning of a client's message depends on whether an earlier one, in an earlier
+//! pipeline segment, succeeded (a name that an unconfirmed Parse gives), the message waits for the answers
+//! ([`Next::Stall`]). Within one segment nothing has to wait: if the earlier one fails, the server skips the later one too.
+
+use std::sync::Arc;
+
+use crate::pool::Interned;
+use crate::pool::server::ServerState;
+use crate::pool::settings::{Reported, Settings, difference, set};
+use crate::proxy::care::{Care, Effect};
+use crate::proxy::expect::{Expect, Expects, Named};
+use crate::proxy::statements::Statements;
+use crate::wire::message::{self, Failure};
+
+/// Why the client's bytes are not taken further for now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The next frame is not whole yet.
+    NeedMore,
+    /// The next frame needs a server connection.
+    NeedServer,
+    /// The next frame must wait for answers.
+    Stall,
+    /// The client said good-bye.
+    Terminate,
+    /// The conversation cannot go on; the client is told why.
+    Fail(Failure),
+}
+
+/// One client's conversation.
+#[derive(Debug)]
+pub struct Conversation {
+    /// The client's number, unique in this process.
+    pub id: u64,
+    /// What the server owes.
+    pub expects: Expects,
+    /// What the client prepared.
+    pub statements: Statements,
+    /// Transaction status of the last ReadyForQuery.
+    pub status: u8,
+    /// What the attached server connection needs before another client may have it.
+    pub care: Care,
+    /// The longest message taken from the client.
+    pub max_message: usize,
+    pub(super) interned: Arc<Interned>,
+    /// What the client asked for at startup, and what it has now.
+    pub(super) startup: Arc<Settings>,
+    pub(super) want: Arc<Settings>,
+    /// What the client was told of the server's parameters.
+    pub(super) told: Arc<Reported>,
+    /// Syncs and Queries sent.
+    pub(super) segment: u64,
+    pub(super) unnamed_segment: u64,
+    pub(super) change_segment: u64,
+    /// Extended messages were sent and no Sync after them.
+    pub(super) unsynced: bool,
+    /// After an error, until the client's Sync.
+    pub(super) skipping: bool,
+    /// The server takes COPY data and its end was not sent.
+    pub(super) copy_in: bool,
+    /// Syncs were taken for part of a COPY.
+    pub(super) copy_took_syncs: bool,
+    /// The simple Query at the head has failed.
+    pub(super) failed: bool,
+    /// An error was passed on since the last ReadyForQuery.
+    pub(super) errored: bool,
+    /// How many answers will come is not certain: close the connection once it is idle.
+    pub(super) suspect: bool,
+    /// Bytes of a client's frame that go on to the server as they come, or are dropped.
+    pub(super) passing: Passing,
+    /// Bytes of a server's frame that go on to the client as they come, or are dropped.
+    pub(super) answering: Passing,
+}
+
+/// The rest of a frame that is not held until it is whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passing {
+    /// Bytes to come.
+    pub left: usize,
+    /// They are dropped.
+    pub dropped: bool,
+}
+
+impl Conversation {
+    /// A conversation of a client that was just told it is ready.
+    pub fn new(
+        id: u64,
+        startup: Arc<Settings>,
+        told: Arc<Reported>,
+        interned: Arc<Interned>,
+        max_message: usize,
+    ) -> Self {
+        Self {
+            id,
+            expects: Expects::default(),
+            statements: Statements::default(),
+            status: b'I',
+            care: Care::Clean,
+            max_message,
+            interned,
+            want: startup.clone(),
+            startup,
+            told,
+            segment: 0,
+            unnamed_segment: 0,
+            change_segment: 0,
+            unsynced: false,
+            skipping: false,
+            copy_in: false,
+            copy_took_syncs: false,
+            failed: false,
+            errored: false,
+            suspect: false,
+            passing: Passing::default(),
+            answering: Passing::default(),
+        }
+    }
+
+    /// Starts using a server connection: makes its settings those of the client, in front of the first message.
+    pub fn attach(&mut self, state: &mut ServerState, to_server: &mut Vec<u8>, to_client: &mut Vec<u8>) {
+        if !Arc::ptr_eq(&state.settings, &self.want) {
+            let sql = difference(&state.settings, &self.want);
+            state.settings = self.want.clone();
+            if !sql.is_empty() {
+                message::query(to_server, sql.as_bytes());
+                self.expects.push(Expect::Injected);
+                return;
+            }
+        }
+        self.tell_parameters(state, to_client);
+    }
+
+    /// Tells the client of parameters that are not as it was told last.
+    pub(super) fn tell_parameters(&mut self, state: &ServerState, to_client: &mut Vec<u8>) {
+        if Arc::ptr_eq(&self.told, &state.reported) {
+            return;
+        }
+        for pair in state.reported.iter().filter(|pair| !self.told.contains(pair)) {
+            message::parameter_status(to_client, &pair.0, &pair.1);
+        }
+        self.told = state.reported.clone();
+    }
+
+    /// True when the server owes nothing, is outside a transaction, and nothing of the client is half sent.
+    pub fn is_idle(&self) -> bool {
+        self.expects.is_empty()
+            && self.status == b'I'
+            && !self.unsynced
+            && !self.copy_in
+            && self.passing.left == 0
+            && self.answering.left == 0
+    }
+
+    /// True when the server connection may serve another client (after what [`Self::care`] asks for).
+    pub fn is_releasable(&self) -> bool {
+        self.is_idle() && (self.care != Care::Pin || self.suspect)
+    }
+
+    /// True when the connection must be closed instead of serving another client.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect || self.care == Care::Forget
+    }
+
+    /// Whether the server has said an error since it was last ready.
+    pub fn has_errored(&self) -> bool {
+        self.errored
+    }
+
+    /// Notes that the server connection was taken away.
+    pub fn detach(&mut self) {
+        self.care = Care::Clean;
+        self.suspect = false;
+        self.copy_took_syncs = false;
+        self.expects.shrink();
+    }
+
+    /// Takes back what a message would have changed that the server skipped or refused.
+    pub(super) fn undo(&mut self, skipped: Expect, state: &mut ServerState) {
+        match skipped {
+            Expect::HiddenParse(Some(key)) => state.prepared.forget(key),
+            Expect::HiddenParse(None) => state.unnamed = (0, 0),
+            Expect::HiddenClose(statement) => state.prepared.restore(statement),
+            Expect::ParseUnnamed => {
+                self.statements.drop_unnamed();
+                state.unnamed = (0, 0);
+            }
+            Expect::ParseNamed(named) | Expect::Local(_, Some(named)) => {
+                let Named { name, previous, key } = *named;
+                if let Some(key) = key {
+                    state.prepared.forget(key);
+                }
+                self.statements.set(&name, previous);
+            }
+            _ => {}
+        }
+    }
+
+    /// Follows up a statement that succeeded outside a transaction.
+    pub(super) fn apply(&mut self, effect: Effect, state: &mut ServerState) {
+        match effect {
+            Effect::Set(name, value) => {
+                let changed = |settings: &Settings, value| {
+                    let mut settings = settings.clone();
+                    set(&mut settings, &name, value);
+                    self.interned.settings.intern(settings)
+                };
+                state.settings = changed(&state.settings, value.clone());
+                let initial = || {
+                    let at = self.startup.iter().find(|(other, _)| *other == name.to_ascii_lowercase())?;
+                    Some(at.1.clone())
+                };
+                self.want = changed(&self.want, value.or_else(initial));
+            }
+            Effect::ResetAll => {
+                self.want = self.startup.clone();
+                state.settings = self.interned.settings.intern(Settings::new());
+            }
+            Effect::DiscardAll => {
+                self.want = self.startup.clone();
+                state.settings = self.interned.settings.intern(Settings::new());
+                self.care = Care::Clean;
+            }
+            Effect::Deallocate(_) | Effect::DeallocateAll => {}
+        }
+    }
+
+    /// Tells apart sessions in which the same text may be parsed differently.
+    pub(super) fn context(&self) -> usize {
+        // Settings are interned and held, so their address stands for their value; the name of the
+        // application is in nearly every session and changes no parse.
+        let mut hash = 0usize;
+        for (name, value) in self.want.iter().filter(|(name, _)| name != "application_name") {
+            use std::hash::{BuildHasher, RandomState};
+            static KEY: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+            hash = hash.rotate_left(5) ^ KEY.hash_one((name, value)) as usize;
+        }
+        hash
+    }
+}

@@ -1,0 +1,133 @@
+//! A database that clients may ask for: its pools, and what its servers say at startup.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::config::{Config, Database as Settings, PoolMode, ServerUrl, SslMode};
+use crate::error::{Error, Result};
+use crate::net::connect::ServerTarget;
+use crate::net::tls::{self, Verify};
+use crate::pool::settings::{Reported, Settings as SessionSettings};
+use crate::pool::{Interned, Pool, PoolOptions};
+
+/// Most settings whose greeting is remembered.
+const MAX_GREETINGS: usize = 1000;
+
+/// One database.
+#[derive(Debug)]
+pub struct Database {
+    /// The name clients know.
+    pub name: String,
+    /// Its settings.
+    pub config: Settings,
+    /// One per server, and per user where the server's URL names none.
+    pools: Mutex<HashMap<(usize, String), Arc<Pool>>>,
+    /// What servers report to a session with these settings.
+    greetings: Mutex<HashMap<Arc<SessionSettings>, Arc<Reported>>>,
+    interned: Arc<Interned>,
+    workers: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Database {
+    /// A database without connections yet. Secrets and certificates are looked up, so that what is wrong with them is
+    /// known before the first client comes.
+    pub fn new(
+        name: &str,
+        config: &Config,
+        settings: &Settings,
+        interned: Arc<Interned>,
+        workers: usize,
+    ) -> Result<Self> {
+        let database = Self {
+            name: name.to_owned(),
+            config: settings.clone(),
+            pools: Mutex::default(),
+            greetings: Mutex::default(),
+            interned,
+            workers,
+        };
+        for (shard, url) in settings.servers() {
+            let user = url.user.clone().or_else(|| config.users.keys().next().cloned()).unwrap_or_default();
+            database.target(url, &user, None).map_err(|error| error.at(format!("databases.{name}, server {shard}")))?;
+        }
+        Ok(database)
+    }
+
+    /// The pool of server number `server`, for a client who logged in as `user` with this password.
+    pub fn pool(&self, server: usize, user: &str, password: Option<&str>) -> Result<Arc<Pool>> {
+        let url = self.config.servers().nth(server).map(|(_, url)| url);
+        let url = url.ok_or_else(|| Error::internal(format!("{} has no server number {server}", self.name)))?;
+        let role = url.user.clone().unwrap_or_else(|| user.to_owned());
+        let mut pools = lock(&self.pools);
+        if let Some(pool) = pools.get(&(server, role.clone())) {
+            return Ok(pool.clone());
+        }
+        let pool = Pool::new(self.target(url, &role, password)?, self.options(), self.interned.clone());
+        pools.insert((server, role), pool.clone());
+        Ok(pool)
+    }
+
+    /// All pools there are.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        lock(&self.pools).values().cloned().collect()
+    }
+
+    fn options(&self) -> PoolOptions {
+        let pool = &self.config.pool;
+        PoolOptions {
+            size: pool.size as usize,
+            wait_timeout: pool.wait_timeout,
+            connect_patience: Duration::from_secs(2).min(pool.wait_timeout),
+            idle_timeout: pool.idle_timeout,
+            lifetime: pool.lifetime,
+            statements: pool.prepared_statements as usize,
+            workers: self.workers,
+        }
+    }
+
+    /// Whether a client keeps its server connection until it leaves.
+    pub fn keeps_connections(&self) -> bool {
+        self.config.pool.mode == PoolMode::Session
+    }
+
+    fn target(&self, url: &ServerUrl, role: &str, password: Option<&str>) -> Result<ServerTarget> {
+        let own = url.password.as_ref().map(|secret| secret.resolve()).transpose()?;
+        let verify = match url.sslmode {
+            SslMode::Disable => None,
+            SslMode::Prefer | SslMode::Require => Some(Verify::Nobody),
+            SslMode::VerifyCa => Some(Verify::Authority),
+            SslMode::VerifyFull => Some(Verify::Host),
+        };
+        let authorities = url.sslrootcert.as_deref().map(Path::new);
+        Ok(ServerTarget {
+            host: url.host.clone(),
+            port: url.port,
+            database: url.database.clone().unwrap_or_else(|| self.name.clone()),
+            user: role.to_owned(),
+            password: own.or_else(|| password.map(str::to_owned)),
+            tls: verify.map(|verify| tls::connector(verify, authorities)).transpose()?,
+            plain_allowed: url.sslmode == SslMode::Prefer,
+            timeout: self.config.pool.connect_timeout,
+        })
+    }
+
+    /// What servers report to a session with these settings, if a session with them was opened before.
+    pub fn greeting(&self, settings: &Arc<SessionSettings>) -> Option<Arc<Reported>> {
+        lock(&self.greetings).get(settings).cloned()
+    }
+
+    /// Remembers what a server reported.
+    pub fn remember_greeting(&self, settings: Arc<SessionSettings>, reported: Arc<Reported>) {
+        let mut greetings = lock(&self.greetings);
+        if greetings.len() >= MAX_GREETINGS {
+            greetings.clear();
+        }
+        greetings.insert(settings, reported);
+    }
+}

@@ -1,0 +1,142 @@
+//! What a server still owes, in order.
+//!
+//! Every message sent to a server is noted here, so that each answer is known for what it is: the client's,
+//! or one to a message of our own that the client must not see. A connection whose queue is not empty
+//! belongs to its client, and is closed with it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::pool::statements::Statement;
+use crate::proxy::care::{Care, Effect};
+use crate::wire::message::Failure;
+
+/// One answer, or several up to a ReadyForQuery.
+#[derive(Debug)]
+pub enum Expect {
+    /// A Query of ours: all up to its ReadyForQuery is ours.
+    Injected,
+    /// ParseComplete of a statement that we prepared for the client; its key unless it is the unnamed one.
+    HiddenParse(Option<u128>),
+    /// CloseComplete of a statement that we closed to make room.
+    HiddenClose(Arc<Statement>),
+    /// ParseComplete of an unnamed statement.
+    ParseUnnamed,
+    /// ParseComplete of a named statement, which is confirmed on the server connection by it.
+    ParseNamed(Box<Named>),
+    /// ParseComplete or CloseComplete that the proxy gives itself, when it is its turn.
+    Local(u8, Option<Box<Named>>),
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData, perhaps after ParameterDescription.
+    Describe,
+    /// Rows up to CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// CloseComplete of a portal, or of a statement that the server knows by the client's name.
+    Close,
+    /// An error, which stands for this refusal of ours.
+    Refusal(Box<Failure>),
+    /// No answer: the client ended a COPY here.
+    CopyEnd,
+    /// ReadyForQuery.
+    Sync,
+    /// All up to ReadyForQuery.
+    Query(Option<Box<Effect>>),
+}
+
+/// A change to the client's names that is undone when the server skips it.
+#[derive(Debug)]
+pub struct Named {
+    /// The client's name.
+    pub name: Box<[u8]>,
+    /// What the name meant before.
+    pub previous: Option<(Arc<Statement>, Care)>,
+    /// The statement's key on the server connection, when this Parse prepares it.
+    pub key: Option<u128>,
+}
+
+/// The queue of a client's conversation with its server.
+#[derive(Debug, Default)]
+pub struct Expects {
+    queue: VecDeque<Expect>,
+    /// Entries that change names or prepared statements and are not confirmed yet.
+    pub changes: usize,
+}
+
+impl Expects {
+    /// Nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The entry whose answer comes next.
+    pub fn head(&self) -> Option<&Expect> {
+        self.queue.front()
+    }
+
+    /// Notes a message that was sent.
+    pub fn push(&mut self, expect: Expect) {
+        self.changes += usize::from(expect.is_change());
+        self.queue.push_back(expect);
+    }
+
+    /// Takes the entry whose answer is complete.
+    pub fn pop(&mut self) -> Option<Expect> {
+        let taken = self.queue.pop_front()?;
+        self.changes -= usize::from(taken.is_change());
+        Some(taken)
+    }
+
+    /// The newest entry.
+    pub fn last(&self) -> Option<&Expect> {
+        self.queue.back()
+    }
+
+    /// Whether the head needs no answer of the server.
+    pub fn local_is_due(&self) -> bool {
+        matches!(self.head(), Some(Expect::Local(..) | Expect::CopyEnd))
+    }
+
+    /// Takes the head when it is complete without an answer of the server.
+    pub fn pop_local(&mut self) -> Option<Expect> {
+        if self.local_is_due() { self.pop() } else { None }
+    }
+
+    /// The next entry that the server skips after an error: anything before the next Sync.
+    pub fn pop_skipped(&mut self) -> Option<Expect> {
+        if matches!(self.head(), Some(Expect::Sync) | None) { None } else { self.pop() }
+    }
+
+    /// After the head's Execute turned out to be COPY FROM: Syncs that the server will read as part of the
+    /// copy, and ignore. Gives their number and whether the copy's end was sent already.
+    pub fn drop_syncs_in_copy(&mut self) -> (usize, bool) {
+        let end = self.queue.iter().position(|expect| matches!(expect, Expect::CopyEnd));
+        let (mut at, mut dropped) = (0, 0);
+        let limit = end.unwrap_or(self.queue.len());
+        self.queue.retain(|expect| {
+            let drop = at < limit && matches!(expect, Expect::Sync);
+            at += 1;
+            dropped += usize::from(drop);
+            !drop
+        });
+        (dropped, end.is_some())
+    }
+
+    /// Frees memory that a burst of messages took.
+    pub fn shrink(&mut self) {
+        if self.queue.capacity() > 64 {
+            self.queue = VecDeque::new();
+        }
+    }
+}
+
+impl Expect {
+    fn is_change(&self) -> bool {
+        matches!(self, Self::HiddenParse(_) | Self::HiddenClose(_) | Self::ParseNamed(_) | Self::Local(_, Some(_)))
+    }
+}

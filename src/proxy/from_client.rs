@@ -1,0 +1,462 @@
+//! Client to server: each frame is passed on, rewritten, or answered here.
+
+use std::sync::Arc;
+
+use crate::pool::server::ServerState;
+use crate::pool::statements::{Missing, PREFIX, Statement};
+use crate::proxy::analyzer::Analyzer;
+use crate::proxy::care::{Care, Effect};
+use crate::proxy::conversation::{Conversation, Next, Passing};
+use crate::proxy::expect::{Expect, Named};
+use crate::proxy::statements::MAX_STATEMENTS;
+use crate::wire::body::Reader;
+use crate::wire::frame::{self, HEADER_LEN, Header};
+use crate::wire::message::{self, Failure};
+
+/// Frames above this are passed on in pieces where they can be.
+const STREAM_ABOVE: usize = 16 * 1024;
+/// Most answers that may be outstanding before a client is not read any further.
+const MAX_EXPECTED: usize = 20_000;
+
+/// Where a client's frame goes.
+pub struct Ways<'a> {
+    /// The attached server connection's state; `None` when there is none.
+    pub state: Option<&'a mut ServerState>,
+    /// Bytes for the server.
+    pub to_server: &'a mut Vec<u8>,
+    /// Bytes for the client.
+    pub to_client: &'a mut Vec<u8>,
+    /// Reads statements.
+    pub analyzer: &'a mut Analyzer,
+}
+
+/// What became of one frame.
+enum Step {
+    /// It is done with; this many bytes of the input.
+    Done(usize),
+    /// It stays where it is.
+    Wait(Next),
+}
+
+type Stepped = Result<Step, Next>;
+
+fn malformed(what: &str) -> Next {
+    Next::Fail(Failure::fatal("08P01", format!("malformed {what} message")))
+}
+
+impl Conversation {
+    /// Takes the client's bytes as far as possible; gives how many were taken, and why no more.
+    pub fn client_bytes(&mut self, bytes: &[u8], ways: &mut Ways<'_>) -> (usize, Next) {
+        let mut at = 0;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            if self.passing.left > 0 {
+                let count = self.passing.left.min(rest.len());
+                if !self.passing.dropped {
+                    ways.to_server.extend_from_slice(rest.get(..count).unwrap_or_default());
+                }
+                self.passing.left -= count;
+                at += count;
+                if self.passing.left > 0 {
+                    return (at, Next::NeedMore);
+                }
+                continue;
+            }
+            let header = match frame::header(rest, self.max_message) {
+                Ok(Some(header)) => header,
+                Ok(None) => return (at, Next::NeedMore),
+                Err(error) => return (at, Next::Fail(Failure::fatal("08P01", error.to_string()))),
+            };
+            match self.client_frame(header, rest, ways) {
+                Ok(Step::Done(count)) => at += count,
+                Ok(Step::Wait(next)) | Err(next) => return (at, next),
+            }
+        }
+    }
+
+    fn client_frame(&mut self, header: Header, rest: &[u8], ways: &mut Ways<'_>) -> Stepped {
+        match header.tag {
+            b'X' => return Ok(Step::Wait(Next::Terminate)),
+            b'd' | b'c' | b'f' => return Ok(self.copy_frame(header, rest, ways)),
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' | b'F' => {}
+            tag => {
+                let message = format!("invalid frontend message type {tag}");
+                return Err(Next::Fail(Failure::fatal("08P01", message)));
+            }
+        }
+        if self.expects.len() > MAX_EXPECTED {
+            return Ok(Step::Wait(Next::Stall));
+        }
+        if self.skipping && header.tag != b'S' {
+            self.passing = Passing { left: header.total(), dropped: true };
+            return Ok(Step::Done(0));
+        }
+        if ways.state.is_none() {
+            match header.tag {
+                b'S' if header.body == 0 => {
+                    message::ready(ways.to_client, self.status);
+                    return Ok(Step::Done(HEADER_LEN));
+                }
+                b'H' if header.body == 0 => return Ok(Step::Done(HEADER_LEN)),
+                _ => return Ok(Step::Wait(Next::NeedServer)),
+            }
+        }
+        if matches!(header.tag, b'B' | b'F') && header.body > STREAM_ABOVE {
+            return self.streamed(header, rest, ways);
+        }
+        let Some(whole) = rest.get(..header.total()) else { return Ok(Step::Wait(Next::NeedMore)) };
+        let body = whole.get(HEADER_LEN..).unwrap_or_default();
+        let next = match header.tag {
+            b'Q' => self.query(whole, body, ways)?,
+            b'P' => self.parse(whole, body, ways)?,
+            b'B' => self.bind(header, body, ways)?,
+            b'D' | b'C' => self.describe_or_close(whole, body, ways)?,
+            b'E' => self.extended(whole, Expect::Execute, ways),
+            b'S' => self.sync(whole, ways),
+            b'F' => self.function_call(whole, ways),
+            // Flush
+            _ => {
+                ways.to_server.extend_from_slice(whole);
+                None
+            }
+        };
+        self.deliver(ways.to_client);
+        Ok(next.map_or(Step::Done(header.total()), Step::Wait))
+    }
+
+    /// COPY data: for the server while it may want it, nothing otherwise (as the protocol says of data after an error).
+    fn copy_frame(&mut self, header: Header, _rest: &[u8], ways: &mut Ways<'_>) -> Step {
+        let wanted = ways.state.is_some() && !self.skipping && (self.copy_in || !self.expects.is_empty());
+        if wanted && header.tag != b'd' {
+            self.copy_in = false;
+            if self.unsynced {
+                self.expects.push(Expect::CopyEnd);
+            }
+        }
+        self.passing = Passing { left: header.total(), dropped: !wanted };
+        Step::Done(0)
+    }
+
+    /// Gives the answers that are ours to give and due.
+    pub(super) fn deliver(&mut self, to_client: &mut Vec<u8>) {
+        while let Some(expect) = self.expects.pop_local() {
+            if let Expect::Local(tag, _) = expect {
+                message::empty(to_client, tag);
+            }
+        }
+    }
+
+    fn extended(&mut self, whole: &[u8], expect: Expect, ways: &mut Ways<'_>) -> Option<Next> {
+        ways.to_server.extend_from_slice(whole);
+        self.expects.push(expect);
+        self.unsynced = true;
+        None
+    }
+
+    fn sync(&mut self, whole: &[u8], ways: &mut Ways<'_>) -> Option<Next> {
+        if self.copy_in {
+            // A server that reads COPY data ignores it, so it is not even sent.
+            return None;
+        }
+        ways.to_server.extend_from_slice(whole);
+        self.expects.push(Expect::Sync);
+        self.skipping = false;
+        self.unsynced = false;
+        self.segment += 1;
+        None
+    }
+
+    fn function_call(&mut self, whole: &[u8], ways: &mut Ways<'_>) -> Option<Next> {
+        ways.to_server.extend_from_slice(whole);
+        self.expects.push(Expect::Query(None));
+        self.care = self.care.max(Care::Taint);
+        self.segment += 1;
+        None
+    }
+
+    /// Makes the server fail here, as if it had refused by itself: what came before in the transaction is
+    /// undone and what follows is skipped; the client sees our words instead of the server's.
+    fn refuse(&mut self, failure: Failure, ways: &mut Ways<'_>) {
+        message::execute(ways.to_server, b"_pgweir_refused");
+        self.expects.push(Expect::Refusal(Box::new(failure)));
+        self.unsynced = true;
+    }
+
+    fn query(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
+        let Some((0, sql)) = body.split_last() else { return Err(malformed("Query")) };
+        let verdict = ways.analyzer.analyze(sql);
+        let mut effect = None;
+        if let Some(found) = verdict.effect.as_deref() {
+            // What an effect means depends on what came before it.
+            if !self.expects.is_empty() {
+                return Ok(Some(Next::Stall));
+            }
+            if let Effect::Deallocate(name) = found
+                && self.status != b'E'
+                && self.statements.get(name).is_some()
+            {
+                self.statements.set(name, None);
+                message::command_complete(ways.to_client, b"DEALLOCATE");
+                message::ready(ways.to_client, self.status);
+                return Ok(None);
+            }
+            effect = Some(Box::new(found.clone()));
+        }
+        self.care = self.care.max(verdict.care);
+        if let Some(found) = effect.as_deref() {
+            self.before(found, ways);
+        }
+        ways.to_server.extend_from_slice(whole);
+        self.expects.push(Expect::Query(effect));
+        self.unsynced = false;
+        self.segment += 1;
+        self.statements.drop_unnamed();
+        if let Some(state) = &mut ways.state {
+            state.unnamed = (0, 0);
+        }
+        Ok(None)
+    }
+
+    /// What an effect changes as soon as it is sent.
+    fn before(&mut self, effect: &Effect, ways: &mut Ways<'_>) {
+        match effect {
+            // Inside a transaction it may yet be rolled back.
+            Effect::Set(..) | Effect::ResetAll if self.status != b'I' => self.care = self.care.max(Care::Pin),
+            Effect::DeallocateAll | Effect::DiscardAll => {
+                self.statements.clear();
+                if let Some(state) = &mut ways.state {
+                    state.prepared.clear();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// True when what a name means is not known before earlier answers are in.
+    fn names_unsettled(&self) -> bool {
+        self.expects.changes > 0 && self.change_segment < self.segment
+    }
+
+    fn parse(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
+        let (name, sql, rest) = split_parse(body).ok_or_else(|| malformed("Parse"))?;
+        let care = ways.analyzer.analyze(sql).extended_care();
+        let Some(state) = ways.state.as_deref_mut() else { return Ok(Some(Next::NeedServer)) };
+        if name.is_empty() {
+            self.statements.set_unnamed(rest, care);
+            state.unnamed = (self.id, self.statements.unnamed_count);
+            self.unnamed_segment = self.segment;
+            return Ok(self.extended(whole, Expect::ParseUnnamed, ways));
+        }
+        if self.names_unsettled() {
+            return Ok(Some(Next::Stall));
+        }
+        let shown = String::from_utf8_lossy(name);
+        if self.statements.get(name).is_some() {
+            self.refuse(Failure::error("42P05", format!("prepared statement \"{shown}\" already exists")), ways);
+            return Ok(None);
+        }
+        if name.starts_with(PREFIX) || self.statements.len() >= MAX_STATEMENTS {
+            let message = format!("prepared statement \"{shown}\": its name is reserved, or there are too many");
+            self.refuse(Failure::error("42602", message), ways);
+            return Ok(None);
+        }
+        let statement = Arc::new(Statement::new(rest, self.context()));
+        let missing = state.prepared.require(&statement);
+        let previous = self.statements.set(name, Some((statement.clone(), care)));
+        let named = |key| Box::new(Named { name: name.into(), previous, key });
+        match missing {
+            Missing::Nothing => self.expects.push(Expect::Local(b'1', Some(named(None)))),
+            Missing::Parse(evicted) => {
+                self.close_evicted(evicted, ways);
+                message::parse(ways.to_server, &statement.name, rest);
+                self.expects.push(Expect::ParseNamed(named(Some(statement.key))));
+                self.unsynced = true;
+            }
+        }
+        self.change_segment = self.segment;
+        Ok(None)
+    }
+
+    fn close_evicted(&mut self, evicted: Option<Arc<Statement>>, ways: &mut Ways<'_>) {
+        if let Some(evicted) = evicted {
+            message::named(ways.to_server, b'C', b'S', &evicted.name);
+            self.expects.push(Expect::HiddenClose(evicted));
+        }
+    }
+
+    /// Prepares a statement on the server connection when it is not there.
+    fn ensure(&mut self, statement: &Arc<Statement>, ways: &mut Ways<'_>) {
+        let Some(state) = ways.state.as_deref_mut() else { return };
+        if let Missing::Parse(evicted) = state.prepared.require(statement) {
+            self.close_evicted(evicted, ways);
+            message::parse(ways.to_server, &statement.name, &statement.rest);
+            self.expects.push(Expect::HiddenParse(Some(statement.key)));
+            self.change_segment = self.segment;
+            self.unsynced = true;
+        }
+    }
+
+    /// The name that the server knows a statement by, prepared there when need be; `None` when the
+    /// client's own name is to be used. The outer error says what to wait for; the inner one was refused.
+    fn server_name(&mut self, name: &[u8], ways: &mut Ways<'_>) -> Result<Result<Option<Arc<Statement>>, ()>, Next> {
+        let Some(state) = ways.state.as_deref_mut() else { return Err(Next::NeedServer) };
+        if name.is_empty() {
+            self.use_care(self.statements.unnamed_care, ways);
+            return self.unnamed(ways);
+        }
+        if self.names_unsettled() {
+            return Err(Next::Stall);
+        }
+        match self.statements.get(name) {
+            Some((statement, care)) => {
+                let (statement, care) = (statement.clone(), *care);
+                self.use_care(care, ways);
+                self.ensure(&statement, ways);
+                Ok(Ok(Some(statement)))
+            }
+            // The server knows it by this name only if SQL's PREPARE made it, on a connection that is pinned.
+            None if !name.starts_with(PREFIX) => Ok(Ok(None)),
+            None => {
+                let _ = state;
+                let shown = String::from_utf8_lossy(name);
+                let message = format!("prepared statement \"{shown}\" does not exist");
+                self.refuse(Failure::error("26000", message), ways);
+                Ok(Err(()))
+            }
+        }
+    }
+
+    fn unnamed(&mut self, ways: &mut Ways<'_>) -> Result<Result<Option<Arc<Statement>>, ()>, Next> {
+        let Some(state) = ways.state.as_deref_mut() else { return Err(Next::NeedServer) };
+        if self.unnamed_segment != self.segment && !self.expects.is_empty() {
+            return Err(Next::Stall);
+        }
+        if state.unnamed == (self.id, self.statements.unnamed_count) {
+            return Ok(Ok(None));
+        }
+        if let Some(rest) = self.statements.unnamed() {
+            message::parse(ways.to_server, b"", rest);
+            state.unnamed = (self.id, self.statements.unnamed_count);
+            self.expects.push(Expect::HiddenParse(None));
+            self.unnamed_segment = self.segment;
+            self.change_segment = self.segment;
+            self.unsynced = true;
+            return Ok(Ok(None));
+        }
+        self.refuse(Failure::error("26000", "unnamed prepared statement does not exist"), ways);
+        Ok(Err(()))
+    }
+
+    fn use_care(&mut self, care: Care, ways: &mut Ways<'_>) {
+        self.care = self.care.max(care);
+        if care == Care::Forget {
+            self.statements.clear();
+            if let Some(state) = &mut ways.state {
+                state.prepared.clear();
+            }
+        }
+    }
+
+    fn bind(&mut self, header: Header, body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
+        let mut reader = Reader::new(body);
+        let (Ok(portal), Ok(name)) = (reader.cstr(), reader.cstr()) else { return Err(malformed("Bind")) };
+        let Ok(statement) = self.server_name(name, ways)? else { return Ok(None) };
+        let name = statement.as_ref().map_or(name, |statement| &statement.name);
+        write_bind(ways.to_server, header.body - (body.len() - reader.rest().len()), portal, name);
+        ways.to_server.extend_from_slice(reader.rest());
+        self.expects.push(Expect::Bind);
+        self.unsynced = true;
+        Ok(None)
+    }
+
+    /// A Bind or FunctionCall that is passed on in pieces, after its names.
+    fn streamed(&mut self, header: Header, rest: &[u8], ways: &mut Ways<'_>) -> Stepped {
+        if header.tag == b'F' {
+            self.function_call(&[], ways);
+            self.passing = Passing { left: header.total(), dropped: false };
+            return Ok(Step::Done(0));
+        }
+        let body = rest.get(HEADER_LEN..rest.len().min(header.total())).unwrap_or_default();
+        let mut reader = Reader::new(body);
+        if reader.cstr().and_then(|_| reader.cstr()).is_err() {
+            let too_long = body.len() >= STREAM_ABOVE;
+            return if too_long { Err(malformed("Bind")) } else { Ok(Step::Wait(Next::NeedMore)) };
+        }
+        let names = body.len() - reader.rest().len();
+        let body = body.get(..names).unwrap_or_default();
+        if let Some(next) = self.bind(header, body, ways)? {
+            return Ok(Step::Wait(next));
+        }
+        let refused = matches!(self.expects.last(), Some(Expect::Refusal(_)));
+        self.passing = Passing { left: header.body - names, dropped: refused };
+        Ok(Step::Done(HEADER_LEN + names))
+    }
+
+    fn describe_or_close(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
+        let (tag, what) = if whole.first() == Some(&b'D') { (b'D', "Describe") } else { (b'C', "Close") };
+        let mut reader = Reader::new(body);
+        let (Ok(kind), Ok(name)) = (reader.u8(), reader.cstr()) else { return Err(malformed(what)) };
+        if !reader.is_empty() || !matches!(kind, b'S' | b'P') {
+            return Err(malformed(what));
+        }
+        match (tag, kind) {
+            (b'D', b'S') => {
+                let Ok(statement) = self.server_name(name, ways)? else { return Ok(None) };
+                let name = statement.as_ref().map_or(name, |statement| &statement.name);
+                message::named(ways.to_server, b'D', b'S', name);
+                self.expects.push(Expect::Describe);
+                self.unsynced = true;
+                Ok(None)
+            }
+            (b'D', _) => Ok(self.extended(whole, Expect::Describe, ways)),
+            (_, b'S') => self.close_statement(whole, name, ways),
+            _ => Ok(self.extended(whole, Expect::Close, ways)),
+        }
+    }
+
+    fn close_statement(&mut self, whole: &[u8], name: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
+        if name.is_empty() {
+            self.statements.drop_unnamed();
+            if let Some(state) = &mut ways.state {
+                state.unnamed = (0, 0);
+            }
+            return Ok(self.extended(whole, Expect::Close, ways));
+        }
+        if self.names_unsettled() {
+            return Ok(Some(Next::Stall));
+        }
+        match self.statements.set(name, None) {
+            Some(previous) => {
+                // Other clients may use the same statement: it stays on the server connection.
+                let named = Named { name: name.into(), previous: Some(previous), key: None };
+                self.expects.push(Expect::Local(b'3', Some(Box::new(named))));
+                self.change_segment = self.segment;
+                Ok(None)
+            }
+            None if name.starts_with(PREFIX) => {
+                self.expects.push(Expect::Local(b'3', None));
+                Ok(None)
+            }
+            None => Ok(self.extended(whole, Expect::Close, ways)),
+        }
+    }
+}
+
+/// Name, text, and text with its terminator and the parameter types, of a well-formed Parse.
+fn split_parse(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let mut reader = Reader::new(body);
+    let name = reader.cstr().ok()?;
+    let rest = reader.rest();
+    let sql = reader.cstr().ok()?;
+    let count = reader.u16().ok()? as usize;
+    (reader.rest().len() == 4 * count).then_some((name, sql, rest))
+}
+
+/// Appends Bind up to its names; `after` bytes of body follow them.
+fn write_bind(out: &mut Vec<u8>, after: usize, portal: &[u8], name: &[u8]) {
+    let length = 4 + portal.len() + 1 + name.len() + 1 + after;
+    out.push(b'B');
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    message::cstr(out, portal);
+    message::cstr(out, name);
+}

@@ -1,0 +1,226 @@
+//! Server to client: each frame is passed on, unless it answers a message of our own.
+
+use crate::pool::reset::report;
+use crate::pool::server::ServerState;
+use crate::proxy::care::Effect;
+use crate::proxy::conversation::{Conversation, Passing};
+use crate::proxy::expect::Expect;
+use crate::wire::body::Reader;
+use crate::wire::frame::{self, HEADER_LEN, Header, MAX_BODY};
+use crate::wire::message::Failure;
+
+/// Longest message of a server that is held until it is whole.
+const MAX_HELD: usize = 64 * 1024;
+
+/// What happens to one frame of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Forward,
+    Drop,
+}
+
+impl Conversation {
+    /// Takes a server's bytes as far as they are understood; gives how many were taken.
+    ///
+    /// # Errors
+    /// The server said something that cannot be; nothing it says may be believed any more.
+    pub fn server_bytes(
+        &mut self,
+        bytes: &[u8],
+        state: &mut ServerState,
+        to_client: &mut Vec<u8>,
+    ) -> Result<usize, Failure> {
+        // Neighbouring frames that are passed on are copied as one run.
+        let (mut at, mut run) = (0, 0);
+        let copy = |run: usize, at: usize, to_client: &mut Vec<u8>| {
+            to_client.extend_from_slice(bytes.get(run..at).unwrap_or_default());
+        };
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            if self.answering.left > 0 {
+                let count = self.answering.left.min(rest.len());
+                if self.answering.dropped {
+                    copy(run, at, to_client);
+                    run = at + count;
+                }
+                self.answering.left -= count;
+                at += count;
+                if self.answering.left > 0 {
+                    break;
+                }
+                continue;
+            }
+            let Some(header) = frame::header(rest, MAX_BODY).map_err(|error| unexpected(&error.to_string()))? else {
+                break;
+            };
+            let Some(body) = held_body(header, rest)? else { break };
+            // Words of our own may come with these, and go behind what was passed on so far.
+            if matches!(header.tag, b'Z' | b'E') {
+                copy(run, at, to_client);
+                run = at;
+            }
+            let fate = self.server_frame(header, body, state, to_client)?;
+            self.answering = Passing { left: header.total(), dropped: fate == Fate::Drop };
+            if fate == Fate::Forward && header.total() <= rest.len() {
+                self.answering.left = 0;
+                at += header.total();
+                if self.expects.local_is_due() {
+                    copy(run, at, to_client);
+                    run = at;
+                    self.deliver(to_client);
+                }
+            }
+        }
+        copy(run, at, to_client);
+        self.deliver(to_client);
+        Ok(at)
+    }
+
+    fn server_frame(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        state: &mut ServerState,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Fate, Failure> {
+        let injected = matches!(self.expects.head(), Some(Expect::Injected));
+        let fate = if injected { Fate::Drop } else { Fate::Forward };
+        match header.tag {
+            b'D' | b'd' | b'c' | b'V' | b'H' | b'C' | b's' | b'I' | b'T' | b'n' | b't' | b'G' | b'1' | b'2' | b'3' => {
+                self.answer(header.tag, state)
+            }
+            b'Z' => {
+                self.ready(body, state, to_client)?;
+                Ok(fate)
+            }
+            b'E' if injected => Err(Failure::fatal("22023", "the session's settings could not be applied to a server")
+                .detail(String::from_utf8_lossy(crate::wire::body::error_fields(body).message))),
+            b'E' => Ok(self.error(state, to_client)),
+            b'S' => {
+                self.parameter(body, state)?;
+                if !injected {
+                    self.told = state.reported.clone();
+                }
+                Ok(fate)
+            }
+            b'N' => Ok(fate),
+            // Only a pinned client can have asked for it.
+            b'A' => Ok(if self.care >= crate::proxy::care::Care::Pin { Fate::Forward } else { Fate::Drop }),
+            tag => Err(unexpected(&format!("message type 0x{tag:02X}"))),
+        }
+    }
+
+    /// An answer that must belong to the head.
+    fn answer(&mut self, tag: u8, state: &mut ServerState) -> Result<Fate, Failure> {
+        let Some(head) = self.expects.head() else { return Err(unexpected("an answer to nothing")) };
+        match (tag, head) {
+            (_, Expect::Injected) => return Ok(Fate::Drop),
+            (b'D' | b'd' | b'c' | b'H' | b'T' | b'C' | b'I' | b'V', Expect::Query(_)) => return Ok(Fate::Forward),
+            (b'D' | b'd' | b'c' | b'H', Expect::Execute) | (b't', Expect::Describe) => return Ok(Fate::Forward),
+            (b'G', Expect::Query(_)) => {
+                self.copy_in = true;
+                return Ok(Fate::Forward);
+            }
+            (b'G', Expect::Execute) => {
+                let (dropped, ended) = self.expects.drop_syncs_in_copy();
+                self.copy_took_syncs |= dropped > 0;
+                self.copy_in = !ended;
+                self.unsynced |= dropped > 0;
+                return Ok(Fate::Forward);
+            }
+            (b'1', Expect::ParseUnnamed | Expect::ParseNamed(_))
+            | (b'2', Expect::Bind)
+            | (b'3', Expect::Close)
+            | (b'C' | b's' | b'I', Expect::Execute)
+            | (b'T' | b'n', Expect::Describe) => {
+                self.expects.pop();
+                return Ok(Fate::Forward);
+            }
+            (b'1', Expect::HiddenParse(_)) | (b'3', Expect::HiddenClose(_)) => {
+                self.expects.pop();
+                return Ok(Fate::Drop);
+            }
+            _ => {}
+        }
+        let _ = state;
+        Err(unexpected(&format!("message type 0x{tag:02X} out of turn")))
+    }
+
+    fn ready(&mut self, body: &[u8], state: &mut ServerState, to_client: &mut Vec<u8>) -> Result<(), Failure> {
+        let [status @ (b'I' | b'T' | b'E')] = *body else { return Err(unexpected("a malformed ReadyForQuery")) };
+        let failed = std::mem::take(&mut self.failed);
+        match self.expects.pop() {
+            Some(Expect::Injected) => {
+                self.tell_parameters(state, to_client);
+                return Ok(());
+            }
+            Some(Expect::Sync) => {}
+            Some(Expect::Query(effect)) => {
+                self.copy_in = false;
+                if let Some(effect) = effect {
+                    // The names are forgotten already; if the server still has them, no new ones may be made there.
+                    self.suspect |= failed && matches!(*effect, Effect::DeallocateAll | Effect::DiscardAll);
+                    if !failed && self.status == b'I' && status == b'I' {
+                        self.apply(*effect, state);
+                    }
+                }
+            }
+            _ => return Err(unexpected("ReadyForQuery out of turn")),
+        }
+        self.status = status;
+        self.errored = false;
+        Ok(())
+    }
+
+    /// An error: what was sent after it, up to the next Sync, is skipped by the server.
+    fn error(&mut self, state: &mut ServerState, to_client: &mut Vec<u8>) -> Fate {
+        self.errored = true;
+        let fate = match self.expects.head() {
+            Some(Expect::Query(_)) => {
+                self.failed = true;
+                return Fate::Forward;
+            }
+            None | Some(Expect::Sync) => return Fate::Forward,
+            Some(Expect::Refusal(failure)) => {
+                failure.write(to_client);
+                Fate::Drop
+            }
+            Some(_) => Fate::Forward,
+        };
+        self.suspect |= self.copy_took_syncs;
+        self.copy_in = false;
+        while let Some(skipped) = self.expects.pop_skipped() {
+            self.undo(skipped, state);
+        }
+        self.skipping = self.expects.is_empty();
+        fate
+    }
+
+    fn parameter(&mut self, body: &[u8], state: &mut ServerState) -> Result<(), Failure> {
+        let mut reader = Reader::new(body);
+        let (Ok(name), Ok(value)) = (reader.cstr(), reader.cstr()) else {
+            return Err(unexpected("a malformed ParameterStatus"));
+        };
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let mut values = (*state.reported).clone();
+        report(&mut values, text(name), text(value));
+        state.reported = self.interned.reported.intern(values);
+        Ok(())
+    }
+}
+
+/// The body of a frame that must be whole to be understood, `Some(&[])` for one that is passed on by its header alone.
+fn held_body(header: Header, rest: &[u8]) -> Result<Option<&[u8]>, Failure> {
+    if !matches!(header.tag, b'Z' | b'S') {
+        let available = rest.len().min(header.total());
+        return Ok(Some(rest.get(HEADER_LEN..available).unwrap_or_default()));
+    }
+    if header.body > MAX_HELD {
+        return Err(unexpected("a parameter of absurd length"));
+    }
+    Ok(rest.get(HEADER_LEN..header.total()))
+}
+
+fn unexpected(what: &str) -> Failure {
+    Failure::fatal("08P01", format!("the server broke the protocol: {what}"))
+}

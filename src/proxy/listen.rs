@@ -1,0 +1,183 @@
+//! Accepts clients and deals them to workers; stops them all in good order.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::config::{Address, Config};
+use crate::error::{Error, Result};
+use crate::proxy::login::House;
+
+/// How often waiters and idle connections are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A proxy that listens, and whose workers run.
+pub struct Proxy {
+    /// What its clients share.
+    pub house: Arc<House>,
+    listeners: Vec<TcpListener>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    senders: Vec<UnboundedSender<std::net::TcpStream>>,
+}
+
+impl Proxy {
+    /// Binds the sockets and starts the workers.
+    ///
+    /// # Errors
+    /// A setting, secret or certificate is wrong, or an address cannot be listened on.
+    pub fn start(config: Config) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = config.workers.map_or(cores, |count| count as usize).max(1);
+        let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>>>()?;
+        let house = Arc::new(House::new(config, count)?);
+        let (mut workers, mut senders) = (Vec::new(), Vec::new());
+        for home in 0..count {
+            let (sender, receiver) = unbounded_channel();
+            let (runtime, house) = (runtime()?, house.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{home}"))
+                .spawn(move || runtime.block_on(work(house, home, receiver)))
+                .map_err(|error| Error::internal(format!("a thread could not be started: {error}")))?;
+            workers.push(thread);
+            senders.push(sender);
+        }
+        Ok(Self { house, listeners, workers, senders })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Accepts clients until SIGINT or SIGTERM, then lets them finish.
+    ///
+    /// # Errors
+    /// The system refuses threads, sockets or signals.
+    pub fn run(self) -> Result<()> {
+        let runtime = runtime()?;
+        runtime.block_on(async {
+            let failed = |error| Error::internal(format!("signals cannot be received: {error}"));
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+            let next = Arc::new(AtomicUsize::new(0));
+            let mut accepting = Vec::new();
+            for listener in &self.listeners {
+                let listener = listener.try_clone().and_then(tokio::net::TcpListener::from_std);
+                let listener = listener.map_err(|error| Error::internal(format!("cannot accept: {error}")))?;
+                accepting.push(tokio::spawn(accept(listener, self.senders.clone(), next.clone())));
+            }
+            let admin = self.house.config.admin.as_ref().map(|address| crate::web::serve(address, self.house.clone()));
+            let admin = admin.transpose()?.map(tokio::spawn);
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            accepting.iter().for_each(|task| task.abort());
+            tracing::info!(
+                clients = self.house.clients.count(),
+                "shutting down: no new clients, transactions may finish"
+            );
+            self.house.clients.stop();
+            tokio::select! {
+                () = drained(&self.house) => tracing::info!("all clients have left"),
+                _ = interrupt.recv() => tracing::warn!("asked again: stopping at once"),
+                _ = terminate.recv() => tracing::warn!("asked again: stopping at once"),
+            }
+            if let Some(admin) = admin {
+                admin.abort();
+            }
+            Ok(())
+        })?;
+        self.house.databases.values().flat_map(|database| database.pools()).for_each(|pool| pool.close());
+        drop(self.senders);
+        for worker in self.workers {
+            // A worker that panicked has said so; there is nothing left to do for it.
+            let _ = worker.join();
+        }
+        Ok(())
+    }
+}
+
+/// Waits until no client is left, or the configured time is over.
+async fn drained(house: &House) {
+    let end = Instant::now() + house.config.limits.shutdown_timeout;
+    while house.clients.count() > 0 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal(format!("an event loop could not be started: {error}")))
+}
+
+fn bind(address: &Address) -> Result<TcpListener> {
+    let at = |error: std::io::Error| {
+        let hint = "choose another `listen`, or stop what listens there";
+        Error::server(format!("cannot listen: {error}")).at(address.to_string()).hint(hint)
+    };
+    let resolved = (address.host.as_str(), address.port).to_socket_addrs().map_err(at)?.next();
+    let resolved = resolved.ok_or_else(|| at(std::io::ErrorKind::AddrNotAvailable.into()))?;
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(resolved), socket2::Type::STREAM, None).map_err(at)?;
+    socket.set_reuse_address(true).map_err(at)?;
+    socket.bind(&resolved.into()).map_err(at)?;
+    socket.listen(BACKLOG).map_err(at)?;
+    socket.set_nonblocking(true).map_err(at)?;
+    Ok(socket.into())
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    senders: Vec<UnboundedSender<std::net::TcpStream>>,
+    next: Arc<AtomicUsize>,
+) {
+    loop {
+        let accepted = listener.accept().await.and_then(|(tcp, _)| tcp.into_std());
+        match accepted {
+            Ok(tcp) => {
+                let at = next.fetch_add(1, Ordering::Relaxed) % senders.len().max(1);
+                if let Some(sender) = senders.get(at) {
+                    // A worker ends only after this task.
+                    let _ = sender.send(tcp);
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: those that are connected go on, and new ones wait.
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One worker: serves the clients it is dealt, and looks after its part of the pools.
+async fn work(house: Arc<House>, home: usize, mut arrivals: UnboundedReceiver<std::net::TcpStream>) {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            arrival = arrivals.recv() => match arrival {
+                Some(tcp) => match TcpStream::from_std(tcp) {
+                    Ok(tcp) => drop(tokio::spawn(house.clone().serve(tcp, home))),
+                    Err(error) => tracing::warn!(%error, "a client's socket cannot be used"),
+                },
+                None => return,
+            },
+            _ = tick.tick() => {
+                for pool in house.databases.values().flat_map(|database| database.pools()) {
+                    pool.tick(home);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! The sockets of one client: reads, lets the conversation decide, writes.
+//!
+//! One task per client, driven by readiness alone. Each turn of [`Session::poll`] moves whatever can move and stops
+//! when nothing could. A poll of a socket that is not ready costs no system call, so a transaction takes four:
+//! read and write on either side.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::net::dialogue::Dialogue;
+use crate::net::stream::Stream;
+use crate::pool::reset::Hygiene;
+use crate::pool::server::ServerConn;
+use crate::pool::{Pool, Taken, Ticket};
+use crate::proxy::analyzer::Analyzer;
+use crate::proxy::care::Care;
+use crate::proxy::clients::Seat;
+use crate::proxy::conversation::{Conversation, Next};
+use crate::proxy::database::Database;
+use crate::proxy::from_client::Ways;
+use crate::proxy::login::Registered;
+use crate::wire::message::Failure;
+
+/// Bytes read at once.
+const CHUNK: usize = 64 * 1024;
+/// What a session may hold of a client's bytes while these have to wait.
+const MAX_STASH: usize = 64 * 1024;
+
+/// Memory of a worker thread that its sessions use in turn.
+struct Scratch {
+    input: Vec<u8>,
+    work: Work,
+}
+
+#[derive(Default)]
+struct Work {
+    to_server: Vec<u8>,
+    to_client: Vec<u8>,
+    analyzer: Analyzer,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { input: vec![0; 3 * CHUNK], work: Work::default() });
+}
+
+/// What a client may use.
+#[derive(Debug)]
+pub struct Access {
+    /// The database it asked for.
+    pub database: Arc<Database>,
+    /// The connections to its server.
+    pub pool: Arc<Pool>,
+    /// The worker that serves it.
+    pub home: usize,
+    /// Who it is.
+    pub user: String,
+}
+
+/// One client and, while it needs one, its server connection.
+pub struct Session {
+    client: Stream,
+    /// Bytes of the client that were not taken yet.
+    stash: Vec<u8>,
+    /// Bytes for the client that its socket did not take yet.
+    backlog: Backlog,
+    talk: Conversation,
+    serving: Option<Serving>,
+    ticket: Option<Ticket>,
+    blocked: Blocked,
+    /// The client said good-bye.
+    leaving: bool,
+    access: Access,
+    guard: Registered,
+    _seat: Seat,
+}
+
+struct Serving {
+    conn: Box<ServerConn>,
+    /// The beginning of a frame.
+    stash: Vec<u8>,
+    backlog: Backlog,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blocked {
+    No,
+    /// By answers that must come first, or by the lack of a server connection.
+    Waiting,
+    /// It was blocked, and is to be tried again.
+    Retry,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum End {
+    Goodbye,
+    ClientGone,
+    Failed(Failure),
+}
+
+/// Bytes that a socket did not take at once.
+#[derive(Default)]
+struct Backlog {
+    bytes: Vec<u8>,
+    at: usize,
+    flushing: bool,
+}
+
+impl Backlog {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && !self.flushing
+    }
+
+    /// Writes `bytes` behind what is held; keeps what the socket does not take.
+    fn write(&mut self, stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        if self.bytes.is_empty() {
+            while !rest.is_empty() {
+                match stream.poll_write(cx, rest)? {
+                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(count) => rest = rest.get(count..).unwrap_or_default(),
+                    Poll::Pending => break,
+                }
+            }
+            self.flushing = stream.is_tls();
+        }
+        self.bytes.extend_from_slice(rest);
+        if self.flushing && self.bytes.is_empty() {
+            self.flushing = stream.poll_flush(cx)?.is_pending();
+        }
+        Ok(())
+    }
+
+    /// Writes what is held; true when it is all gone and something was.
+    fn flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<bool> {
+        if self.is_empty() {
+            return Ok(false);
+        }
+        while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
+            match stream.poll_write(cx, rest)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => self.at += count,
+                Poll::Pending => return Ok(false),
+            }
+        }
+        *self = Self { flushing: stream.is_tls(), ..Self::default() };
+        if self.flushing {
+            self.flushing = stream.poll_flush(cx)?.is_pending();
+        }
+        Ok(!self.flushing)
+    }
+}
+
+impl Session {
+    /// A session of a client that was told it is ready.
+    pub fn new(dialogue: Dialogue, talk: Conversation, access: Access, guard: Registered, seat: Seat) -> Self {
+        // What came right behind the password is the first of its messages.
+        let blocked = if dialogue.pending.is_empty() { Blocked::No } else { Blocked::Retry };
+        Self {
+            client: dialogue.stream,
+            stash: dialogue.pending,
+            backlog: Backlog::default(),
+            talk,
+            serving: None,
+            ticket: None,
+            blocked,
+            leaving: false,
+            access,
+            guard,
+            _seat: seat,
+        }
+    }
+
+    /// Serves the client until it leaves.
+    pub async fn run(mut self: Box<Self>) {
+        poll_fn(|cx| {
+            self.guard.client.wake_by(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        let end = poll_fn(|cx| {
+            SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+                Ok(mut scratch) => self.poll(cx, &mut scratch),
+                Err(_) => Poll::Ready(End::Failed(Failure::fatal("XX000", "a session was polled inside another"))),
+            })
+        })
+        .await;
+        self.finish(end);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
+        match self.turns(cx, scratch) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Moves what can move, until nothing can.
+    fn turns(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), End> {
+        loop {
+            let mut moved = self.backlog.flush(&mut self.client, cx).map_err(|_| End::ClientGone)?;
+            if let Some(Serving { conn, backlog, .. }) = &mut self.serving {
+                moved |= backlog.flush(&mut conn.stream, cx).map_err(|_| self.server_gone())?;
+            }
+            moved |= self.await_server(cx, &mut scratch.work)?;
+            moved |= self.read_client(cx, scratch)?;
+            moved |= self.read_server(cx, scratch)?;
+            moved |= self.settle();
+            if !moved {
+                let resting = self.serving.is_none() && self.ticket.is_none() && self.stash.is_empty();
+                if resting && self.guard.clients().is_stopping() {
+                    return Err(End::Failed(Failure::fatal("57P01", "the proxy is shutting down")));
+                }
+                if self.leaving && self.backlog.is_empty() && self.talk.expects.is_empty() {
+                    return Err(End::Goodbye);
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the connection this client was waiting for.
+    fn await_server(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Result<bool, End> {
+        let Some(ticket) = &mut self.ticket else { return Ok(false) };
+        let Poll::Ready(result) = ticket.poll(cx) else { return Ok(false) };
+        self.ticket = None;
+        let conn = result.map_err(End::Failed)?;
+        self.attach(conn, work);
+        self.write_all(cx, work)?;
+        self.blocked = Blocked::Retry;
+        Ok(true)
+    }
+
+    fn attach(&mut self, mut conn: Box<ServerConn>, work: &mut Work) {
+        self.guard.client.serve(Some(conn.cancel.clone()));
+        self.talk.attach(&mut conn.state, &mut work.to_server, &mut work.to_client);
+        if self.access.database.keeps_connections() {
+            self.talk.care = Care::Pin;
+        }
+        self.serving = Some(Serving { conn, stash: Vec::new(), backlog: Backlog::default() });
+    }
+
+    fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        let server_is_slow = self.serving.as_ref().is_some_and(|serving| !serving.backlog.is_empty());
+        if self.leaving {
+            return Ok(false);
+        }
+        if self.blocked == Blocked::Retry && !server_is_slow {
+            let stash = std::mem::take(&mut self.stash);
+            let taken = self.take(&stash, cx, &mut scratch.work)?;
+            self.keep(stash, taken);
+            return Ok(true);
+        }
+        let waits = self.blocked != Blocked::No || server_is_slow;
+        if waits && self.stash.len() >= MAX_STASH || !self.backlog.is_empty() {
+            return Ok(false);
+        }
+        let Some(chunk) = scratch.input.get_mut(..CHUNK) else { return Ok(false) };
+        let count = match self.client.poll_read(cx, chunk) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(End::ClientGone),
+            Poll::Ready(Ok(count)) => count,
+        };
+        let bytes = scratch.input.get(..count).unwrap_or_default();
+        if waits {
+            self.stash.extend_from_slice(bytes);
+        } else if self.stash.is_empty() {
+            let taken = self.take(bytes, cx, &mut scratch.work)?;
+            self.stash.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        } else {
+            let mut stash = std::mem::take(&mut self.stash);
+            stash.extend_from_slice(bytes);
+            let taken = self.take(&stash, cx, &mut scratch.work)?;
+            self.keep(stash, taken);
+        }
+        Ok(true)
+    }
+
+    /// Keeps what was not taken, and no memory when all was.
+    fn keep(&mut self, mut bytes: Vec<u8>, taken: usize) {
+        if taken < bytes.len() {
+            bytes.drain(..taken);
+            self.stash = bytes;
+        }
+    }
+
+    /// Lets the conversation take the client's bytes, getting a server connection when it needs one.
+    fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>, work: &mut Work) -> Result<usize, End> {
+        let mut taken = 0;
+        self.blocked = Blocked::No;
+        loop {
+            let mut ways = Ways {
+                state: self.serving.as_mut().map(|serving| &mut serving.conn.state),
+                to_server: &mut work.to_server,
+                to_client: &mut work.to_client,
+                analyzer: &mut work.analyzer,
+            };
+            let (count, next) = self.talk.client_bytes(bytes.get(taken..).unwrap_or_default(), &mut ways);
+            taken += count;
+            match next {
+                Next::NeedMore => break,
+                Next::Stall => {
+                    self.blocked = Blocked::Waiting;
+                    break;
+                }
+                Next::Terminate => {
+                    self.leaving = true;
+                    break;
+                }
+                Next::NeedServer => match self.access.pool.take(self.access.home) {
+                    Taken::Now(conn) => self.attach(conn, work),
+                    Taken::Later(ticket) => {
+                        self.ticket = Some(ticket);
+                        self.blocked = Blocked::Waiting;
+                        break;
+                    }
+                },
+                Next::Fail(failure) => {
+                    self.write_all(cx, work)?;
+                    return Err(End::Failed(failure));
+                }
+            }
+        }
+        self.write_all(cx, work)?;
+        Ok(taken)
+    }
+
+    /// Sends what the conversation wants sent.
+    fn write_all(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Result<(), End> {
+        if let Some(Serving { conn, backlog, .. }) = &mut self.serving
+            && !work.to_server.is_empty()
+        {
+            let written = backlog.write(&mut conn.stream, cx, &work.to_server);
+            work.to_server.clear();
+            work.to_server.shrink_to(4 * CHUNK);
+            written.map_err(|_| self.server_gone())?;
+        }
+        if !work.to_client.is_empty() {
+            let written = self.backlog.write(&mut self.client, cx, &work.to_client);
+            work.to_client.clear();
+            work.to_client.shrink_to(4 * CHUNK);
+            written.map_err(|_| End::ClientGone)?;
+        }
+        Ok(())
+    }
+
+    fn read_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        // A client that does not read stops its server from being read, as it would without a proxy.
+        let Some(serving) = self.serving.as_mut().filter(|_| self.backlog.is_empty()) else { return Ok(false) };
+        let held = serving.stash.len();
+        let Some((front, room)) = scratch.input.split_at_mut_checked(held) else { return Ok(false) };
+        front.copy_from_slice(&serving.stash);
+        let room = room.get_mut(..CHUNK).unwrap_or_default();
+        let count = match serving.conn.stream.poll_read(cx, room) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(self.server_gone()),
+            Poll::Ready(Ok(count)) => count,
+        };
+        let bytes = scratch.input.get(..held + count).unwrap_or_default();
+        let taken = self.talk.server_bytes(bytes, &mut serving.conn.state, &mut scratch.work.to_client);
+        if let Ok(taken) = taken {
+            serving.stash.clear();
+            serving.stash.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        }
+        self.write_all(cx, &mut scratch.work)?;
+        taken.map_err(End::Failed)?;
+        if self.blocked == Blocked::Waiting && self.ticket.is_none() {
+            self.blocked = Blocked::Retry;
+        }
+        Ok(true)
+    }
+
+    /// Gives the server connection back when it is not needed any more; true when it was.
+    fn settle(&mut self) -> bool {
+        let done = self.talk.is_releasable()
+            && self.serving.as_ref().is_some_and(|serving| serving.backlog.is_empty() && serving.stash.is_empty());
+        let Some(Serving { conn, .. }) = self.serving.take_if(|_| done) else { return false };
+        let hygiene = if self.talk.care == Care::Clean { Hygiene::Clean } else { Hygiene::Discard };
+        let suspect = self.talk.is_suspect();
+        self.talk.detach();
+        self.guard.client.serve(None);
+        if suspect {
+            self.access.pool.discard(conn);
+        } else {
+            self.access.pool.release_after(conn, hygiene);
+        }
+        true
+    }
+
+    fn server_gone(&self) -> End {
+        if self.talk.has_errored() {
+            // The server said why itself.
+            return End::Goodbye;
+        }
+        let failure = Failure::fatal("08006", "the server closed the connection unexpectedly");
+        End::Failed(failure.hint("connect again; whether the last statement took effect is not known"))
+    }
+
+    /// Says the last words and gives back, or closes, the server connection.
+    fn finish(mut self: Box<Self>, end: End) {
+        tracing::debug!(client = self.talk.id, user = self.access.user, ?end, "left");
+        if let End::Failed(failure) = &end {
+            let mut out = Vec::new();
+            failure.write(&mut out);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            // Best effort: nobody waits for a client that does not read.
+            let _ = self.backlog.write(&mut self.client, &mut cx, &out);
+        }
+        let Some(Serving { conn, stash, backlog }) = self.serving.take() else { return };
+        self.guard.client.serve(None);
+        let clean = self.talk.is_idle() && !self.talk.is_suspect() && stash.is_empty() && backlog.is_empty();
+        if clean {
+            let hygiene = if self.talk.care == Care::Clean { Hygiene::Clean } else { Hygiene::Discard };
+            return self.access.pool.release_after(conn, hygiene);
+        }
+        if !self.talk.expects.is_empty() {
+            // Nobody waits for the answer: do not let the server work for it.
+            let target = conn.cancel.clone();
+            target.announce();
+            tokio::spawn(async move {
+                let _ = target.deliver().await;
+            });
+        }
+        self.access.pool.discard(conn);
+    }
+}
