@@ -112,7 +112,8 @@ fn key_lists(uses: &Uses, table: &Table, max_width: usize) -> BTreeSet<Vec<Key>>
     equal_names.sort_by(|a, b| distinct(table, b).total_cmp(&distinct(table, a)));
     let equal = ascending(&equal_names);
     let ranges = ascending(&uses.ranges);
-    let order: Vec<Key> = uses.order.iter().filter(|key| !uses.equal.contains(&key.column)).cloned().collect();
+    // Behind equality columns an order is read in either direction, so it has one form too.
+    let order = normal(uses.order.iter().filter(|key| !uses.equal.contains(&key.column)).cloned().collect());
     let mut tails: Vec<Vec<Key>> = ranges.iter().map(|key| vec![key.clone()]).collect();
     tails.extend([order, ascending(&uses.groups)].into_iter().filter(|tail| !tail.is_empty()));
     tails.extend(ascending(&uses.extremes).into_iter().map(|key| vec![key]));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::model::Key;
 use crate::sql::catalog::{Catalog, TableId, TableKind};
 use crate::sql::facts::{
-    Clause, ColumnRef, Comparison, Facts, Literal, Operand, Predicate, Projection, RelationId, RelationSource, Scope,
-    ScopeId, ScopeKind, Shape, SortKey,
+    Access, Clause, ColumnRef, Comparison, Facts, Literal, Operand, Predicate, Projection, RelationId, RelationSource,
+    Scope, ScopeId, ScopeKind, Shape, SortKey,
 };
 
 /// How deep a column is followed through subqueries in FROM.
@@ -61,7 +61,13 @@ pub(super) fn uses(facts: &Facts, catalog: &Catalog) -> BTreeMap<RelationId, Use
                 TableKind::Table | TableKind::Partitioned | TableKind::MaterializedView
             )
         {
-            reader.uses.insert(RelationId(index), Uses::new(table));
+            let mut uses = Uses::new(table);
+            // A row that is written or locked is visited whatever an index holds.
+            let locked = facts.scopes.get(relation.scope.0).is_some_and(|scope| scope.locking.is_some());
+            if relation.access == Access::Write || locked {
+                uses.mentioned = None;
+            }
+            reader.uses.insert(RelationId(index), uses);
         }
     }
     for predicate in &facts.predicates {

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod candidates;
+mod choice;
+
 use std::collections::BTreeSet;
 use std::process::Command;
 
@@ -14,7 +17,7 @@ use pgweir::db::local::Cluster;
 use pgweir::db::{Limits, PlanFailure};
 use pgweir::sql::catalog::{Catalog, ConstraintKind, TableKind};
 
-const SHOP: &str = include_str!("../../fixtures/advise/shop.sql");
+const SHOP: &str = include_str!("../../../fixtures/advise/shop.sql");
 
 /// A shop with HypoPG; statistics are fresh.
 fn shop() -> (Cluster, String) {
@@ -181,6 +184,28 @@ fn a_strong_lock_delays_no_one_for_long() {
     });
 }
 
+/// Statements and the index each wants, as `table(columns)`.
+const PLANTED: [(&str, &str); 7] = [
+    ("SELECT * FROM customers WHERE email = 'user77@example.com'", "customers(email)"),
+    ("SELECT * FROM orders WHERE customer_id = $1 AND created_at > $2", "orders(customer_id,created_at)"),
+    ("SELECT * FROM orders ORDER BY amount DESC LIMIT 10", "orders(amount)"),
+    ("SELECT * FROM order_items WHERE product_id = 100 AND quantity > 3", "order_items(product_id,quantity)"),
+    (
+        "SELECT c.email, i.* FROM customers c JOIN orders o ON o.customer_id = c.id JOIN order_items i ON i.order_id = o.id WHERE c.id = 7",
+        "order_items(order_id)",
+    ),
+    ("SELECT * FROM \"Strange \"\"Table\" WHERE \"User\" = $1 ORDER BY \"select\" DESC", "Strange \"Table(User)"),
+    ("SELECT * FROM events WHERE kind = 77", "events(kind)"),
+];
+
+/// Statements that want none: an index is there, or there is no plan.
+const OTHERS: [&str; 4] = [
+    "SELECT * FROM orders WHERE status = 'open' AND created_at > '2024-12-30'",
+    "SELECT * FROM orders WHERE id = 5",
+    "SELECT * FROM gone WHERE id = 5",
+    "SELECT * FROM orders WHERE id = 'no number'",
+];
+
 #[test]
 fn planted_indexes_are_found_and_nothing_is_created() {
     let (cluster, url) = shop();
@@ -188,29 +213,11 @@ fn planted_indexes_are_found_and_nothing_is_created() {
     let before = everything(&cluster);
     let session = Session::connect(&url).unwrap();
     let catalog = session.catalog().unwrap();
-    let planted = [
-        ("SELECT * FROM customers WHERE email = 'user77@example.com'", "customers(email)"),
-        ("SELECT * FROM orders WHERE customer_id = $1 AND created_at > $2", "orders(customer_id,created_at)"),
-        ("SELECT * FROM orders ORDER BY amount DESC LIMIT 10", "orders(amount)"),
-        ("SELECT * FROM order_items WHERE product_id = 100 AND quantity > 3", "order_items(product_id,quantity)"),
-        (
-            "SELECT c.email, i.* FROM customers c JOIN orders o ON o.customer_id = c.id JOIN order_items i ON i.order_id = o.id WHERE c.id = 7",
-            "order_items(order_id)",
-        ),
-        ("SELECT * FROM \"Strange \"\"Table\" WHERE \"User\" = $1 ORDER BY \"select\" DESC", "Strange \"Table(User)"),
-        ("SELECT * FROM events WHERE kind = 77", "events(kind)"),
-    ];
-    let others = [
-        "SELECT * FROM orders WHERE status = 'open' AND created_at > '2024-12-30'",
-        "SELECT * FROM orders WHERE id = 5",
-        "SELECT * FROM gone WHERE id = 5",
-        "SELECT * FROM orders WHERE id = 'no number'",
-    ];
-    let workload: Vec<_> = planted.iter().map(|(sql, _)| seen(sql)).chain(others.map(seen)).collect();
+    let workload: Vec<_> = PLANTED.iter().map(|(sql, _)| seen(sql)).chain(OTHERS.map(seen)).collect();
     let statements = read(workload, &catalog).statements;
     let advice = run(&session, &catalog, &statements, &Options::default());
     let found = shapes(&advice, &catalog);
-    for (sql, index) in planted {
+    for (sql, index) in PLANTED {
         assert!(
             found.iter().any(|shape| shape == index || shape.starts_with(&index.replace(')', ","))),
             "{index} for {sql}: {found:?}"
@@ -233,7 +240,7 @@ fn planted_indexes_are_found_and_nothing_is_created() {
     }
     cluster.query("shop", "VACUUM ANALYZE").unwrap();
     let catalog = session.catalog().unwrap();
-    let used: BTreeSet<String> = planted
+    let used: BTreeSet<String> = PLANTED
         .iter()
         .flat_map(|(sql, _)| {
             session
