@@ -7,6 +7,7 @@
 
 pub mod advise;
 pub mod check;
+pub mod demo;
 pub mod output;
 pub mod proxy;
 
@@ -56,6 +57,8 @@ enum Command {
     Advise(advise::Args),
     Check(check::Args),
     Proxy(proxy::Args),
+    /// Two local shards, a proxy, a workload, findings and an index report; no configuration
+    Demo(demo::Args),
 }
 
 impl Command {
@@ -64,6 +67,7 @@ impl Command {
             Self::Advise(args) => advise::run(args),
             Self::Check(args) => check::run(args),
             Self::Proxy(args) => proxy::run(args),
+            Self::Demo(args) => demo::run(args),
         }
     }
 }
