@@ -1,1 +1,18 @@
 //! Turns a plan into a stream of rows over the shards it names.
+//!
+//! Everything here is a state machine without I/O: the proxy feeds it what clients and servers said and
+//! sends what it answers, so that tests can drive every interleaving.
+//!
+//! ```text
+//! BEGIN .. COMMIT of a client -> control -> transaction (which shards joined, who wrote, savepoints)
+//! COMMIT over several shards  -> commit  (in waves; what the client may be told afterwards)
+//! one statement on all shards -> gather  (every shard's answer -> one answer, or one error)
+//! ```
+
+pub mod commit;
+pub mod control;
+pub mod gather;
+pub mod transaction;
+
+/// A shard's place in its database's configuration.
+pub type Shard = usize;
