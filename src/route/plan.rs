@@ -1,0 +1,287 @@
+//! What the router decided, as plain data: per template, and per execution once its constants are known.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::constant::Choice;
+use super::key::KeyType;
+use super::placement::{Placement, ShardId};
+use crate::sql::facts::Span;
+
+/// Where one execution of a statement goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// To this shard.
+    Single(ShardId),
+    /// To any one shard: all of them would answer alike.
+    Any,
+    /// To the first shard: it reads system catalogs or the server's own state.
+    Catalog,
+    /// To every shard; the client gets the first one's answer. All must succeed, or none.
+    All,
+    /// Transaction control and session settings: the proxy itself executes them.
+    Control,
+}
+
+/// Why a statement is not executed, with SQLSTATE 0A000.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The rule that refused.
+    pub rule: &'static str,
+    /// What could not be proven.
+    pub reason: String,
+    /// What to write instead.
+    pub hint: String,
+    /// The clause, in the statement that was planned.
+    pub span: Option<Span>,
+}
+
+/// A constant's place in an execution.
+pub trait Bindings {
+    /// The source text of the statement's n-th constant (from 0), with its quotes and without its sign.
+    fn constant(&self, index: usize) -> Option<&str>;
+    /// The value of `$number`, when it is bound.
+    fn parameter(&self, number: u32) -> Option<Parameter<'_>>;
+}
+
+/// The value of a parameter in the extended protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// The type's OID as Parse declared it, 0 when it did not.
+    pub type_oid: u32,
+    /// In binary format.
+    pub binary: bool,
+    /// Its bytes; `None` is NULL.
+    pub value: Option<&'a [u8]>,
+}
+
+/// The plan of a template: everything but its constants.
+#[derive(Debug, Clone)]
+pub struct TemplatePlan {
+    /// The rule that decided.
+    pub rule: &'static str,
+    /// It may change rows or definitions.
+    pub writes: bool,
+    pub(super) action: Action,
+    /// Reference tables it reads, for the printed form.
+    pub(super) references: Vec<String>,
+    pub(super) shards: Arc<[String]>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Action {
+    Fixed(Route),
+    /// The shards of all occurrences, which must come down to one.
+    ByKey(Vec<Occurrence>),
+    Refuse(Refusal),
+}
+
+/// One occurrence of a table whose rows lie on some shards only.
+#[derive(Debug, Clone)]
+pub(super) struct Occurrence {
+    /// How messages call it.
+    pub name: String,
+    /// Where it stands.
+    pub span: Span,
+    /// Each holds for all of its rows that matter.
+    pub pins: Vec<Pin>,
+}
+
+/// A reason why an occurrence's rows lie on some shards only.
+#[derive(Debug, Clone)]
+pub(super) enum Pin {
+    /// A local table's shard.
+    Local(ShardId),
+    /// The key equals one of these.
+    Key {
+        column: String,
+        key: KeyType,
+        placement: Arc<Placement>,
+        choices: Vec<Choice>,
+        /// The row is stored: NULL, unplaced and too long values are refused.
+        stored: bool,
+    },
+}
+
+/// A set of shards; there are at most 128.
+type ShardSet = u128;
+
+/// The largest number of shards.
+pub const MAX_SHARDS: usize = 128;
+
+impl TemplatePlan {
+    /// Chooses the route for these constants. Costs a hash of each key and no allocation unless it refuses.
+    pub fn bind(&self, bindings: &dyn Bindings) -> Result<Route, Refusal> {
+        match &self.action {
+            Action::Fixed(route) => Ok(*route),
+            Action::Refuse(refusal) => Err(refusal.clone()),
+            Action::ByKey(occurrences) => self.bind_keys(occurrences, bindings),
+        }
+    }
+
+    /// The refusal of every execution of this template, if it is refused whatever its constants are.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.action {
+            Action::Refuse(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    fn bind_keys(&self, occurrences: &[Occurrence], bindings: &dyn Bindings) -> Result<Route, Refusal> {
+        let mut needed: ShardSet = 0;
+        for occurrence in occurrences {
+            needed |= self.shards_of(occurrence, bindings)?;
+        }
+        match needed.count_ones() {
+            // No constants allow a row: every shard answers alike.
+            0 => Ok(Route::Single(ShardId(0))),
+            1 => Ok(Route::Single(ShardId(needed.trailing_zeros() as usize))),
+            _ => Err(self.spans_shards(occurrences, bindings, needed)),
+        }
+    }
+
+    /// The shards on which rows that satisfy all pins can lie.
+    fn shards_of(&self, occurrence: &Occurrence, bindings: &dyn Bindings) -> Result<ShardSet, Refusal> {
+        let mut left = ShardSet::MAX;
+        for pin in &occurrence.pins {
+            left &= match pin {
+                Pin::Local(shard) => 1 << shard.0.min(MAX_SHARDS - 1),
+                Pin::Key { key, placement, choices, stored, .. } => {
+                    let mut set: ShardSet = 0;
+                    for choice in choices {
+                        let value =
+                            choice.value(*key, bindings).map_err(|why| self.not_proven(occurrence, pin, &why))?;
+                        let shard = placement.shard_of(&value);
+                        if *stored {
+                            let why = match shard {
+                                Some(_) if !key.stores(&value) => "the value is longer than the column",
+                                Some(_) => "",
+                                None => "NULL, or a value that the placement names no shard for, has no place",
+                            };
+                            if !why.is_empty() {
+                                return Err(self.not_proven(occurrence, pin, why));
+                            }
+                        }
+                        set |= shard.map_or(0, |shard| 1 << shard.0.min(MAX_SHARDS - 1));
+                    }
+                    set
+                }
+            };
+        }
+        Ok(left)
+    }
+
+    fn not_proven(&self, occurrence: &Occurrence, pin: &Pin, why: &str) -> Refusal {
+        let column = match pin {
+            Pin::Key { column, .. } => column.as_str(),
+            Pin::Local(_) => "",
+        };
+        Refusal {
+            rule: self.rule,
+            reason: format!(
+                "the value of {}.{column} does not say on which shard its rows lie: {why}",
+                occurrence.name
+            ),
+            hint: "write the key as a plain constant of its own type".to_owned(),
+            span: Some(occurrence.span),
+        }
+    }
+
+    fn spans_shards(&self, occurrences: &[Occurrence], bindings: &dyn Bindings, needed: ShardSet) -> Refusal {
+        let names: Vec<&str> = self
+            .shards
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| needed & (1 << (*index).min(MAX_SHARDS - 1)) != 0)
+            .map(|(_, name)| name.as_str())
+            .collect();
+        let first = occurrences.first().and_then(|first| self.shards_of(first, bindings).ok());
+        let odd =
+            occurrences.iter().find(|other| self.shards_of(other, bindings).ok() != first).or(occurrences.first());
+        Refusal {
+            rule: "several-shards",
+            reason: format!("its rows lie on several shards: {}", names.join(", ")),
+            hint: "send one statement for each key".to_owned(),
+            span: odd.map(|occurrence| occurrence.span),
+        }
+    }
+
+    /// The plan of one execution as a tree, with the rule that decided.
+    pub fn print(&self, bindings: &dyn Bindings, sql: &str) -> String {
+        let (head, mut leaves, because) = match self.bind(bindings) {
+            Ok(route) => (self.route_name(route), self.leaves(bindings), self.because(bindings)),
+            Err(refusal) => {
+                let mut leaves = Vec::new();
+                if let Some(clause) = refusal.span.map(|span| span.of(sql)).filter(|clause| !clause.is_empty()) {
+                    leaves.push(format!("at: {}", clause.split_whitespace().collect::<Vec<_>>().join(" ")));
+                }
+                leaves.push(format!("hint: {}", refusal.hint));
+                return tree("refuse", &format!("{}: {}", refusal.rule, refusal.reason), &leaves);
+            }
+        };
+        if !self.references.is_empty() {
+            leaves.push(format!("reference: {}", self.references.join(", ")));
+        }
+        let rule = if because.is_empty() { self.rule.to_owned() } else { format!("{}: {because}", self.rule) };
+        tree(&head, &rule, &leaves)
+    }
+
+    /// `single shard=a`, `all`, ...
+    pub fn route_name(&self, route: Route) -> String {
+        match route {
+            Route::Single(shard) => {
+                format!("single shard={}", self.shards.get(shard.0).map_or("?", String::as_str))
+            }
+            Route::Any => "any".to_owned(),
+            Route::Catalog => "catalog".to_owned(),
+            Route::All => "all".to_owned(),
+            Route::Control => "control".to_owned(),
+        }
+    }
+
+    fn because(&self, bindings: &dyn Bindings) -> String {
+        let Action::ByKey(occurrences) = &self.action else { return String::new() };
+        occurrences.first().map(|first| reason_of(first, &self.shards, bindings)).unwrap_or_default()
+    }
+
+    fn leaves(&self, bindings: &dyn Bindings) -> Vec<String> {
+        let Action::ByKey(occurrences) = &self.action else { return Vec::new() };
+        let mut leaves: Vec<String> =
+            occurrences.iter().map(|occurrence| reason_of(occurrence, &self.shards, bindings)).collect();
+        leaves.dedup();
+        leaves.drain(..leaves.len().min(1));
+        leaves
+    }
+}
+
+fn reason_of(occurrence: &Occurrence, shards: &[String], bindings: &dyn Bindings) -> String {
+    let mut text = String::new();
+    for pin in &occurrence.pins {
+        if !text.is_empty() {
+            text.push_str(" and ");
+        }
+        match pin {
+            Pin::Local(shard) => {
+                let shard = shards.get(shard.0).map_or("?", String::as_str);
+                let _ = write!(text, "{} is local to {shard}", occurrence.name);
+            }
+            Pin::Key { column, choices, .. } => {
+                let shown: Vec<String> = choices.iter().map(|choice| choice.shown(bindings)).collect();
+                let _ = match shown.as_slice() {
+                    [one] => write!(text, "{}.{column} = {one}", occurrence.name),
+                    many => write!(text, "{}.{column} IN ({})", occurrence.name, many.join(", ")),
+                };
+            }
+        }
+    }
+    text
+}
+
+fn tree(head: &str, by: &str, leaves: &[String]) -> String {
+    let mut text = format!("{head:<24}by {by}\n");
+    for (index, leaf) in leaves.iter().enumerate() {
+        let branch = if index + 1 == leaves.len() { "└─" } else { "├─" };
+        let _ = writeln!(text, "{branch} {leaf}");
+    }
+    text
+}

@@ -1,0 +1,32 @@
+//! Functions: what is not known to be harmless is not called.
+
+use crate::route::context::{Context, Use};
+use crate::route::functions::{Steadiness, steadiness};
+use crate::route::plan::TemplatePlan;
+
+/// A function that is not built in can read other tables, keep state or change settings unseen. So can some
+/// that are built in (see [`crate::route::functions`]). One that answers from the server's own state may only be called
+/// where no user table is read: its answer would be one shard's.
+pub(super) fn unknown_function(context: &Context<'_>) -> Option<TemplatePlan> {
+    let has_rows =
+        context.relations().any(|(_, _, used)| matches!(used, Use::Sharded(_) | Use::Reference | Use::Local(_)));
+    context.facts.functions.iter().find_map(|call| {
+        let known = steadiness(call.schema.as_deref(), &call.name);
+        let reason = match known {
+            None => format!("the function {} is not known to read its arguments only", call.name),
+            Some(Steadiness::Server) if has_rows => {
+                format!("{} answers for one server, next to tables that lie on several", call.name)
+            }
+            Some(_) => return None,
+        };
+        let hint = match call.name.as_str() {
+            "nextval" | "currval" | "lastval" | "setval" => {
+                "a sequence counts on each shard for itself: use gen_random_uuid() or numbers of your own"
+            }
+            name if name.contains("advisory") => "an advisory lock is held on one shard only: lock a row instead",
+            "set_config" => "write SET instead",
+            _ => "compute it in the application, or send the statement to a shard directly",
+        };
+        Some(context.refuse("unknown-function", Some(call.span), reason, hint))
+    })
+}
