@@ -8,9 +8,9 @@
 //!
 //! ```text
 //! 5  cli                               arguments -> one call -> exit code
-//! 4  proxy  web                        a client's conversation; health
+//! 4  proxy -> web                      a client's conversation; health and metrics
 //! 3  exec -> pool -> net   db -> net   report
-//! 2  lint -> route, workload   advise -> route, workload   logs   workload   route     pure: no I/O runtime, no clock
+//! 2  lint -> route, workload   advise -> route, workload   logs -> workload   route     pure: no I/O runtime, no clock
 //! 1  wire  sql  config                 bytes, text, settings: mutual strangers
 //! 0  error
 //! ```

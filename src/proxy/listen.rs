@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::config::{Address, Config};
 use crate::error::{Error, Result};
 use crate::proxy::login::House;
+use crate::web;
 
 /// How often waiters and idle connections are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -74,7 +75,9 @@ impl Proxy {
                 let listener = listener.map_err(|error| Error::internal(format!("cannot accept: {error}")))?;
                 accepting.push(tokio::spawn(accept(listener, self.senders.clone(), next.clone())));
             }
-            let admin = self.house.config.admin.as_ref().map(|address| crate::web::serve(address, self.house.clone()));
+            let house = self.house.clone();
+            let metrics: web::Metrics = Arc::new(move || super::metrics::metrics(&house));
+            let admin = self.house.config.admin.as_ref().map(|address| web::serve(address, metrics));
             let admin = admin.transpose()?.map(tokio::spawn);
             tokio::select! {
                 _ = interrupt.recv() => {}

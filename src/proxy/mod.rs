@@ -21,5 +21,6 @@ mod from_client;
 mod from_server;
 pub mod listen;
 pub mod login;
+mod metrics;
 pub mod session;
 pub mod statements;

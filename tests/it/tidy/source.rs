@@ -8,6 +8,8 @@ pub struct Source {
     pub raw: String,
     /// The same number of lines, with comments and the insides of strings blanked, up to its tests.
     pub code: String,
+    /// Whether all of it is tests: its parent declares it under `#[cfg(test)]`.
+    pub is_test: bool,
 }
 
 impl Source {
@@ -15,12 +17,20 @@ impl Source {
     pub fn new(path: &str, raw: &str) -> Self {
         let code = blank_comments_and_strings(raw);
         let cut = code.find("#[cfg(test)]\nmod ").unwrap_or(code.len());
-        Self { path: path.to_owned(), raw: raw.to_owned(), code: code[..cut].to_owned() }
+        Self { path: path.to_owned(), raw: raw.to_owned(), code: code[..cut].to_owned(), is_test: false }
     }
 
-    /// Whether the whole file is tests.
-    pub fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+    /// The modules, as paths without `.rs`, that this file declares for tests only.
+    pub fn declared_tests(&self) -> Vec<String> {
+        let dir = self.path.strip_suffix("/mod.rs").or(self.path.strip_suffix(".rs")).unwrap_or_default();
+        let after = self.raw.split("#[cfg(test)]\nmod ").skip(1);
+        let names = after.filter_map(|text| text.split_once(';').map(|(name, _)| name));
+        names.filter(|name| !name.contains(char::is_whitespace)).map(|name| format!("{dir}/{name}")).collect()
+    }
+
+    /// Whether this file is `module` (a path without `.rs`) or below it.
+    pub fn is_of_module(&self, module: &str) -> bool {
+        self.path.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
     }
 
     /// The room: the first folder, or the file's name where it is in none.
@@ -142,4 +152,14 @@ fn code_ends_where_the_tests_begin() {
     assert_eq!(source.code_lines(), 1);
     assert_eq!((source.room(), source.depth()), ("lint", 1));
     assert_eq!(Source::new("error.rs", "").room(), "error");
+}
+
+#[test]
+fn modules_of_tests_are_known_from_their_parent() {
+    let parent =
+        Source::new("sql/template.rs", "#[cfg(test)]\nmod properties;\n#[cfg(test)]\nmod tests {\n    mod x;\n}\n");
+    assert_eq!(parent.declared_tests(), ["sql/template/properties"]);
+    assert!(Source::new("sql/template/properties.rs", "").is_of_module("sql/template/properties"));
+    assert!(!Source::new("sql/template/properties2.rs", "").is_of_module("sql/template/properties"));
+    assert_eq!(Source::new("logs/mod.rs", "#[cfg(test)]\nmod tests;\n").declared_tests(), ["logs/tests"]);
 }
