@@ -190,8 +190,16 @@ fn fold_case(bytes: u64) -> u64 {
 /// True for the text of a quoted name that could stand without quotes, keywords apart. Not for names beyond ASCII: in a
 /// database with a single-byte encoding PostgreSQL folds those too, when they are not quoted.
 pub(super) fn is_folded_name(name: &[u8]) -> bool {
-    matches!(name.first(), Some(b'a'..=b'z' | b'_'))
-        && name.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$'))
+    static PLAIN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$');
+            byte += 1;
+        }
+        table
+    };
+    matches!(name.first(), Some(b'a'..=b'z' | b'_')) && name.iter().all(|byte| PLAIN[*byte as usize])
 }
 
 /// What keyword a folded name is spelled like.
