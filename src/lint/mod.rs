@@ -1,5 +1,29 @@
 //! Rules over templates: findings with evidence.
+//!
+//! ```text
+//! rules/<group>/<id>.yaml -> RuleSet (match: words over facts, or check: a function)
+//! Template -> example -> parse -> facts (with the catalog) -> each rule -> Hit -> Finding
+//! ```
+//!
+//! Each template is examined once, however often it ran. What a catalog, statistics or the planner
+//! refute is not reported; what they confirm says so ([`Evidence`]).
 
+mod checks;
+mod docs;
 mod evidence;
+mod examples;
+mod matching;
+mod rule;
+mod run;
+mod subject;
 
+pub use docs::{render, render_rule};
 pub use evidence::{Evidence, PlanEvidence};
+pub use examples::{Failure, test_rule};
+pub use matching::{Kind, Match, PredicateMatch, Presence, Side};
+pub use rule::{Example, Group, Rule, RuleSet, Seen, Severity};
+pub use run::{Finding, Findings, Setting, lint};
+pub use subject::Planner;
+
+#[cfg(test)]
+mod tests;

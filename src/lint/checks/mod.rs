@@ -1,0 +1,73 @@
+//! Checks that data cannot say: each looks at one statement and answers where it found its fault.
+//!
+//! A check reads facts, and the catalog, the planner and the log where they are at hand: what these
+//! refute is not reported.
+
+mod columns;
+mod indexes;
+mod joins;
+mod lists;
+mod nulls;
+mod patterns;
+mod queries;
+mod seen;
+mod sharding;
+mod unindexed;
+
+use super::rule::Rule;
+use super::subject::{Hit, Subject};
+
+/// One check.
+pub(super) type Check = fn(&Subject<'_>, &Rule) -> Vec<Hit>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("arithmetic-on-column", columns::arithmetic_on_column),
+    ("between-timestamp", columns::between_timestamp),
+    ("cast-on-column", columns::cast_on_column),
+    ("coalesce-on-column", columns::coalesce_on_column),
+    ("composite-index-leading-column-missing", indexes::composite_index_leading_column_missing),
+    ("constant-predicate", nulls::constant_predicate),
+    ("correlated-select-list-subquery", queries::correlated_select_list_subquery),
+    ("count-star-on-large-table", queries::count_star_on_large_table),
+    ("date-trunc-filter", columns::date_trunc_filter),
+    ("float-equality", columns::float_equality),
+    ("for-update-without-skip-locked", queries::for_update_without_skip_locked),
+    ("function-on-column", columns::function_on_column),
+    ("having-without-aggregate", queries::having_without_aggregate),
+    ("huge-in-list", lists::huge_in_list),
+    ("ilike-without-trigram", patterns::ilike_without_trigram),
+    ("implicit-cross-join", joins::implicit_cross_join),
+    ("jsonb-arrow-equality", columns::jsonb_arrow_equality),
+    ("leading-wildcard-like", patterns::leading_wildcard_like),
+    ("left-join-nullified", joins::left_join_nullified),
+    ("limit-without-order-by", queries::limit_without_order_by),
+    ("lock-wait", seen::lock_wait),
+    ("missing-sharding-key", sharding::missing_sharding_key),
+    ("n-plus-one", seen::n_plus_one),
+    ("not-in-nullable-subquery", nulls::not_in_nullable_subquery),
+    ("offset-pagination", queries::offset_pagination),
+    ("optional-parameter", nulls::optional_parameter),
+    ("or-across-columns", indexes::or_across_columns),
+    ("order-by-in-subquery", queries::order_by_in_subquery),
+    ("password-literal", lists::password_literal),
+    ("select-star", queries::select_star),
+    ("sharding-key-update", sharding::sharding_key_update),
+    ("single-row-insert-loop", seen::single_row_insert_loop),
+    ("temp-file", seen::temp_file),
+    ("too-many-joins", joins::too_many_joins),
+    ("unanchored-regex", patterns::unanchored_regex),
+    ("unbounded-select", queries::unbounded_select),
+    ("unindexed-foreign-key", indexes::unindexed_foreign_key),
+    ("unindexed-scan", unindexed::unindexed_scan),
+    ("values-explosion", lists::values_explosion),
+];
+
+/// The check of that name.
+pub(super) fn find(name: &str) -> Option<Check> {
+    CHECKS.iter().find(|(known, _)| *known == name).map(|(_, check)| *check)
+}
+
+/// The names of all checks.
+pub(super) fn names() -> Vec<&'static str> {
+    CHECKS.iter().map(|(name, _)| *name).collect()
+}

@@ -1,0 +1,85 @@
+//! What a sharded database pays for: statements that name no key, keys that change.
+
+use crate::lint::evidence::Evidence;
+use crate::lint::rule::Rule;
+use crate::lint::subject::{Hit, Subject};
+use crate::sql::facts::{Comparison, JoinKind, Operand, Relation, RelationId, RelationSource};
+
+/// The sharding key of a relation occurrence, when its table is sharded.
+fn key_of(subject: &Subject<'_>, relation: &Relation) -> Option<String> {
+    match &relation.source {
+        RelationSource::Table { name, .. } => (subject.sharding)(name),
+        _ => None,
+    }
+}
+
+/// Reads or writes of a sharded table that fix no key: every shard is asked.
+pub(super) fn missing_sharding_key(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
+    let facts = subject.facts;
+    if facts.insert.is_some() || facts.unknown.is_some() {
+        return Vec::new();
+    }
+    let sharded: Vec<(RelationId, &Relation, String)> = facts
+        .relations
+        .iter()
+        .enumerate()
+        .filter_map(|(at, relation)| Some((RelationId(at), relation, key_of(subject, relation)?)))
+        .collect();
+    // Keys known to be constant, spread along key equalities of inner joins until nothing changes.
+    let mut known: Vec<RelationId> =
+        sharded.iter().filter(|(id, _, key)| fixed(subject, *id, key)).map(|(id, ..)| *id).collect();
+    let links: Vec<(RelationId, RelationId)> = key_links(subject, &sharded);
+    for _ in 0..sharded.len() {
+        for (one, other) in &links {
+            for (from, to) in [(one, other), (other, one)] {
+                if known.contains(from) && !known.contains(to) {
+                    known.push(*to);
+                }
+            }
+        }
+    }
+    let missing = sharded.iter().find(|(id, ..)| !known.contains(id));
+    let Some((_, relation, key)) = missing else { return Vec::new() };
+    let name = relation.visible_name().unwrap_or("the table");
+    let message = format!("nothing fixes {name}.{key}, the sharding key: every shard is asked");
+    vec![Hit::new(relation.span, message).by(Evidence::Schema).instead(format!("add {name}.{key} = .. where the application knows it"))]
+}
+
+fn fixed(subject: &Subject<'_>, id: RelationId, key: &str) -> bool {
+    subject.facts.predicates.iter().any(|predicate| {
+        let is_key = |operand: &Operand| operand.column().is_some_and(|column| column.relation == Some(id) && column.name == key);
+        let equal = matches!(predicate.comparison, Comparison::Eq | Comparison::In);
+        let right = predicate.right.as_ref();
+        predicate.conjunctive
+            && equal
+            && ((is_key(&predicate.left) && right.is_some_and(Operand::is_constant))
+                || (right.is_some_and(is_key) && predicate.left.is_constant()))
+    })
+}
+
+fn key_links(subject: &Subject<'_>, sharded: &[(RelationId, &Relation, String)]) -> Vec<(RelationId, RelationId)> {
+    let keyed = |operand: &Operand| {
+        let column = operand.column()?;
+        let (id, ..) = sharded.iter().find(|(id, _, key)| column.relation == Some(*id) && column.name == *key)?;
+        Some(*id)
+    };
+    let equal = subject.facts.predicates.iter().filter(|predicate| predicate.conjunctive && predicate.comparison == Comparison::Eq);
+    equal.filter_map(|predicate| Some((keyed(&predicate.left)?, keyed(predicate.right.as_ref()?)?))).collect()
+}
+
+/// UPDATE that sets the sharding key: the row would have to move.
+pub(super) fn sharding_key_update(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
+    let hit = |(column, _): &(crate::sql::facts::ColumnRef, Operand)| {
+        let target = subject.facts.relations.iter().find(|relation| {
+            relation.access == crate::sql::facts::Access::Write && relation.join != JoinKind::Left
+        })?;
+        let key = key_of(subject, target)?;
+        (column.name == key).then(|| {
+            let name = target.visible_name().unwrap_or("the table");
+            Hit::new(column.span, format!("{key} is {name}'s sharding key: a new value moves the row to another shard"))
+                .by(Evidence::Schema)
+                .instead("keep the key as it is; when it must change, delete the row and insert it anew")
+        })
+    };
+    subject.facts.assignments.iter().filter_map(hit).collect()
+}

@@ -1,0 +1,195 @@
+//! All rules over all templates of a workload.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::checks;
+use super::evidence::Evidence;
+use super::rule::{Group, Rule, RuleSet, Severity};
+use super::subject::{Hit, Planner, Subject};
+use crate::sql::catalog::Catalog;
+use crate::sql::facts::{Facts, RelationSource, Span, StatementKind};
+use crate::sql::{facts, parse};
+use crate::workload::{Template, Workload};
+
+/// What is known besides the workload.
+#[derive(Default)]
+pub struct Setting<'a> {
+    /// The database's catalog; empty when there is none.
+    pub catalog: Catalog,
+    /// The sharding key column of each sharded table.
+    pub sharding: BTreeMap<String, String>,
+    /// The planner, when there is a server to ask.
+    pub planner: Planner<'a>,
+}
+
+/// One rule that fired on one template.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// The rule's id.
+    pub rule: String,
+    /// The rule's group.
+    pub group: Group,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What stands behind it.
+    pub evidence: Evidence,
+    /// The template's fingerprint, 16 hexadecimal digits.
+    pub fingerprint: String,
+    /// The template's text.
+    pub template: String,
+    /// A statement of it.
+    pub example: String,
+    /// Executions.
+    pub count: u64,
+    /// Their time in milliseconds, as far as the log tells.
+    pub total_ms: f64,
+    /// What was found.
+    pub message: String,
+    /// What to write instead.
+    pub suggestion: String,
+    /// Where in the example.
+    pub span: FindingSpan,
+    /// The file in which the template was first seen.
+    pub file: String,
+    /// Its line there.
+    pub line: u64,
+}
+
+/// A byte range of the example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct FindingSpan {
+    /// First byte.
+    pub start: u32,
+    /// One past the last.
+    pub end: u32,
+}
+
+/// The result of linting a workload.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Findings {
+    /// Statements seen.
+    pub statements: u64,
+    /// Different templates.
+    pub templates: u64,
+    /// Statements whose template could not be parsed, and so was not examined.
+    pub unparsed: u64,
+    /// Templates among these.
+    pub unparsed_templates: u64,
+    /// Statements not examined because there were too many templates.
+    pub left_out: u64,
+    /// What was found: worst first.
+    pub findings: Vec<Finding>,
+    /// A few templates that could not be parsed, with the reason.
+    #[serde(skip)]
+    pub unparsed_samples: Vec<(String, String)>,
+    /// Plans that the server refused, and the first reason.
+    #[serde(skip)]
+    pub plan_failures: (u64, Option<String>),
+}
+
+const MAX_UNPARSED_SAMPLES: usize = 5;
+
+impl Findings {
+    /// True when a finding is at least as bad as `severity`.
+    pub fn any_at_least(&self, severity: Severity) -> bool {
+        self.findings.iter().any(|finding| finding.severity >= severity)
+    }
+}
+
+/// Examines every template once; `progress` is told after each.
+pub fn lint(workload: &Workload, rules: &RuleSet, setting: &Setting<'_>, progress: &dyn Fn()) -> Findings {
+    let mut all = Findings {
+        statements: workload.statements,
+        templates: workload.templates().len() as u64,
+        left_out: workload.left_out,
+        ..Findings::default()
+    };
+    let ask = |statement: &str, parameters: u32| setting.planner.ask(statement, parameters);
+    let sharding = |table: &str| setting.sharding.get(table).cloned();
+    for template in workload.templates() {
+        progress();
+        let parsed = match parse(&template.example) {
+            Ok(parsed) if !template.example_cut => parsed,
+            other => {
+                all.unparsed += template.count;
+                all.unparsed_templates += 1;
+                if all.unparsed_samples.len() < MAX_UNPARSED_SAMPLES {
+                    let reason = other.err().map_or_else(|| "it is too long".to_owned(), |unparsed| unparsed.reason);
+                    all.unparsed_samples.push((template.text.clone(), reason));
+                }
+                continue;
+            }
+        };
+        let facts = facts(&parsed, &setting.catalog);
+        if !is_of_interest(&facts) {
+            continue;
+        }
+        let subject = Subject::new(&facts, &setting.catalog, template, &sharding, &ask);
+        for rule in rules.iter() {
+            all.findings.extend(examine(&subject, rule).into_iter().next().map(|hit| finding(rule, hit, template)));
+        }
+        if let Some(reason) = subject.plan_failure() {
+            all.plan_failures.0 += 1;
+            all.plan_failures.1.get_or_insert(reason);
+        }
+    }
+    let weight = |finding: &Finding| (finding.severity, finding.total_ms, finding.count);
+    all.findings.sort_by(|one, other| {
+        let (a, b) = (weight(one), weight(other));
+        b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(b.2.cmp(&a.2)).then_with(|| one.line.cmp(&other.line))
+    });
+    all
+}
+
+/// One rule's hits in one statement, without repetitions.
+pub(super) fn examine(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
+    let mut hits = match (&rule.matching, rule.check.as_deref().and_then(checks::find)) {
+        (Some(matching), _) => matching.hits(subject),
+        (None, Some(check)) => check(subject, rule),
+        (None, None) => Vec::new(),
+    };
+    hits.sort_by_key(|hit| hit.span);
+    hits.dedup_by_key(|hit| hit.span);
+    hits
+}
+
+/// Statements that nobody writes by hand, or that only read PostgreSQL's own catalogs, are not examined.
+fn is_of_interest(facts: &Facts) -> bool {
+    if matches!(facts.kind, StatementKind::Transaction | StatementKind::Session) {
+        return false;
+    }
+    let system = |source: &RelationSource| match source {
+        RelationSource::Table { schema, name, .. } => {
+            name.starts_with("pg_") || matches!(schema.as_deref(), Some("pg_catalog" | "information_schema"))
+        }
+        RelationSource::Function(name) => name.starts_with("pg_"),
+        _ => false,
+    };
+    let own = facts.relations.iter().filter(|relation| {
+        matches!(relation.source, RelationSource::Table { .. } | RelationSource::Function(_))
+    });
+    facts.relations.is_empty() || !own.clone().any(|relation| system(&relation.source))
+}
+
+fn finding(rule: &Rule, hit: Hit, template: &Template) -> Finding {
+    let Span { start, end } = hit.span;
+    let first_line = rule.instead.trim().lines().collect::<Vec<_>>().join(" ");
+    Finding {
+        rule: rule.id.clone(),
+        group: rule.group,
+        severity: rule.severity,
+        evidence: hit.evidence,
+        fingerprint: template.fingerprint.to_string(),
+        template: template.text.clone(),
+        example: template.example.clone(),
+        count: template.count,
+        total_ms: template.total_ms,
+        message: hit.message,
+        suggestion: hit.suggestion.unwrap_or(first_line),
+        span: FindingSpan { start, end },
+        file: template.place.file.clone(),
+        line: template.place.line,
+    }
+}

@@ -1,0 +1,32 @@
+//! The rules that come with the program, and the machinery around them.
+
+use super::*;
+
+#[test]
+fn every_example_of_every_rule_comes_out_as_the_rule_says() {
+    let rules = RuleSet::built_in().expect("the rules are well formed");
+    let failures: Vec<Failure> = rules.iter().flat_map(test_rule).collect();
+    let lines: Vec<String> = failures.iter().map(|it| format!("{}: {}\n    {}", it.rule, it.what, it.sql)).collect();
+    assert!(failures.is_empty(), "{} examples fail:\n{}", failures.len(), lines.join("\n"));
+}
+
+#[test]
+fn a_rule_that_is_wrong_says_where_and_what() {
+    let cases = [
+        ("id: x\n", "missing"),
+        ("id: x\ngroup: risk\nseverity: error\ntitle: t\nevidence: [syntax]\nwhy: w\ninstead: i\ncheck: no-such\nbad: []\ngood: []\n", "no check named no-such"),
+        ("id: x\ngroup: risk\nseverity: fatal\n", "fatal"),
+    ];
+    for (text, expected) in cases {
+        let error = Rule::parse(text, "rules/x.yaml").expect_err(text);
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
+
+#[test]
+fn the_documentation_is_up_to_date() {
+    let rules = RuleSet::built_in().expect("the rules are well formed");
+    let written = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md")).expect("docs/rules.md");
+    assert!(written == render(&rules), "docs/rules.md is stale: run `pgweir rules docs -o docs/rules.md`");
+}
