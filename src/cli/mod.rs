@@ -8,8 +8,10 @@
 pub mod advise;
 pub mod check;
 pub mod demo;
+pub mod lint;
 pub mod output;
 pub mod proxy;
+pub mod rules;
 
 use std::process::ExitCode;
 
@@ -56,7 +58,9 @@ struct Cli {
 enum Command {
     Advise(advise::Args),
     Check(check::Args),
+    Lint(lint::Args),
     Proxy(proxy::Args),
+    Rules(rules::Args),
     /// Two local shards, a proxy, a workload, findings and an index report; no configuration
     Demo(demo::Args),
 }
@@ -66,7 +70,9 @@ impl Command {
         match self {
             Self::Advise(args) => advise::run(args),
             Self::Check(args) => check::run(args),
+            Self::Lint(args) => lint::run(args),
             Self::Proxy(args) => proxy::run(args),
+            Self::Rules(args) => rules::run(args),
             Self::Demo(args) => demo::run(args),
         }
     }

@@ -17,9 +17,21 @@ pub fn render(rules: &RuleSet) -> String {
         if members.is_empty() {
             continue;
         }
-        let _ = write!(page, "\n## {}: {}\n\n| rule | severity | evidence | finds |\n|---|---|---|---|\n", group.as_str(), group.about());
+        let _ = write!(
+            page,
+            "\n## {}: {}\n\n| rule | severity | evidence | finds |\n|---|---|---|---|\n",
+            group.as_str(),
+            group.about()
+        );
         for rule in &members {
-            let _ = writeln!(page, "| [{0}](#{0}) | {1} | {2} | {3} |", rule.id, rule.severity.as_str(), levels(rule), rule.title.replace('|', "\\|"));
+            let _ = writeln!(
+                page,
+                "| [{0}](#{0}) | {1} | {2} | {3} |",
+                rule.id,
+                rule.severity.as_str(),
+                levels(rule),
+                rule.title.replace('|', "\\|")
+            );
         }
         for rule in members {
             let _ = write!(page, "\n### {}\n\n{}\n", rule.id, body(rule));
@@ -44,7 +56,8 @@ fn body(rule: &Rule) -> String {
         let _ = write!(text, "\nThresholds: {}.\n", numbers.join(", "));
     }
     for (title, examples) in [("Found", &rule.bad), ("Not found", &rule.good)] {
-        let _ = write!(text, "\n{title}:\n\n```sql\n{}```\n", examples.iter().map(example).collect::<Vec<_>>().join("\n"));
+        let _ =
+            write!(text, "\n{title}:\n\n```sql\n{}```\n", examples.iter().map(example).collect::<Vec<_>>().join("\n"));
     }
     text
 }

@@ -27,14 +27,17 @@ struct Told<'a>(&'a str);
 
 impl PlanEvidence for Told<'_> {
     fn explain(&mut self, _statement: &str, _parameters: u32) -> Result<PlanNode> {
-        let document = serde_json::from_str(self.0).map_err(|error| Error::config(format!("the example's plan is not JSON: {error}")))?;
-        PlanNode::from_json(&document).ok_or_else(|| Error::config("the example's plan is not what EXPLAIN (FORMAT JSON) prints"))
+        let document = serde_json::from_str(self.0)
+            .map_err(|error| Error::config(format!("the example's plan is not JSON: {error}")))?;
+        PlanNode::from_json(&document)
+            .ok_or_else(|| Error::config("the example's plan is not what EXPLAIN (FORMAT JSON) prints"))
     }
 }
 
 /// Executes a rule's examples; answers those that fail.
 pub fn test_rule(rule: &Rule) -> Vec<Failure> {
-    let failure = |example: &Example, what: String| Failure { rule: rule.id.clone(), sql: example.sql.trim().to_owned(), what };
+    let failure =
+        |example: &Example, what: String| Failure { rule: rule.id.clone(), sql: example.sql.trim().to_owned(), what };
     let mut failures = Vec::new();
     for example in &rule.bad {
         match hits(rule, example) {
@@ -44,7 +47,10 @@ pub fn test_rule(rule: &Rule) -> Vec<Failure> {
                 Some((hit, text)) => {
                     let wanted = example.finds.as_deref();
                     if wanted.is_some_and(|wanted| wanted != text) {
-                        failures.push(failure(example, format!("it points at {text:?}, not at {:?}", wanted.unwrap_or(""))));
+                        failures.push(failure(
+                            example,
+                            format!("it points at {text:?}, not at {:?}", wanted.unwrap_or("")),
+                        ));
                     }
                     if !rule.evidence.contains(&hit.evidence) {
                         let what = format!("its evidence is {}, which the rule does not list", hit.evidence.as_str());
@@ -57,9 +63,10 @@ pub fn test_rule(rule: &Rule) -> Vec<Failure> {
     for example in &rule.good {
         match hits(rule, example) {
             Err(what) => failures.push(failure(example, what)),
-            Ok(hits) => failures.extend(hits.first().map(|(hit, text)| {
-                failure(example, format!("a good example, but: {} (at {text:?})", hit.message))
-            })),
+            Ok(hits) => failures
+                .extend(hits.first().map(|(hit, text)| {
+                    failure(example, format!("a good example, but: {} (at {text:?})", hit.message))
+                })),
         }
     }
     failures
@@ -80,7 +87,13 @@ fn hits(rule: &Rule, example: &Example) -> Result<Vec<(Hit, String)>, String> {
     if let Some(failure) = subject.plan_failure() {
         return Err(failure);
     }
-    Ok(hits.into_iter().map(|hit| { let text = subject.text(hit.span).to_owned(); (hit, text) }).collect())
+    Ok(hits
+        .into_iter()
+        .map(|hit| {
+            let text = subject.text(hit.span).to_owned();
+            (hit, text)
+        })
+        .collect())
 }
 
 fn template(example: &Example) -> Result<Template, String> {
@@ -88,8 +101,20 @@ fn template(example: &Example) -> Result<Template, String> {
     workload.observe(&Observation::of(&example.sql));
     let mut template = workload.templates().first().cloned().ok_or("it holds no statement")?;
     if let Some(seen) = &example.seen {
-        let Seen { count, longest_run, loops, total_ms, temp_files, temp_bytes, lock_waits, lock_wait_ms, parameters } = seen.clone();
-        template = Template { count, longest_run, loops, total_ms, temp_files, temp_bytes, lock_waits, lock_wait_ms, parameters, ..template };
+        let Seen { count, longest_run, loops, total_ms, temp_files, temp_bytes, lock_waits, lock_wait_ms, parameters } =
+            seen.clone();
+        template = Template {
+            count,
+            longest_run,
+            loops,
+            total_ms,
+            temp_files,
+            temp_bytes,
+            lock_waits,
+            lock_wait_ms,
+            parameters,
+            ..template
+        };
     }
     Ok(template)
 }

@@ -202,7 +202,9 @@ impl Rule {
         if rule.bad.is_empty() || rule.good.is_empty() {
             return Err(wrong(format!("rule {} needs at least one bad and one good example", rule.id)));
         }
-        if rule.id.is_empty() || !rule.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
+        if rule.id.is_empty()
+            || !rule.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        {
             return Err(wrong(format!("rule id {:?} is not in lower case with hyphens", rule.id)));
         }
         Ok(rule)

@@ -167,9 +167,10 @@ fn is_of_interest(facts: &Facts) -> bool {
         RelationSource::Function(name) => name.starts_with("pg_"),
         _ => false,
     };
-    let own = facts.relations.iter().filter(|relation| {
-        matches!(relation.source, RelationSource::Table { .. } | RelationSource::Function(_))
-    });
+    let own = facts
+        .relations
+        .iter()
+        .filter(|relation| matches!(relation.source, RelationSource::Table { .. } | RelationSource::Function(_)));
     facts.relations.is_empty() || !own.clone().any(|relation| system(&relation.source))
 }
 

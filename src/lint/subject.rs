@@ -159,7 +159,7 @@ impl<'a> Subject<'a> {
             other => other.is_constant(),
         };
         let mut columns = Vec::new();
-        for predicate in self.facts.predicates.iter().filter(fixes) {
+        for predicate in self.facts.predicates.iter().filter(fixes).filter(|it| Some(it.scope) == scope) {
             let Some(right) = &predicate.right else { continue };
             for (column, value) in [(of(&predicate.left), right), (of(right), &predicate.left)] {
                 if let Some(column) = column.filter(|_| outside(value)) {

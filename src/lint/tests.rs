@@ -14,7 +14,10 @@ fn every_example_of_every_rule_comes_out_as_the_rule_says() {
 fn a_rule_that_is_wrong_says_where_and_what() {
     let cases = [
         ("id: x\n", "missing"),
-        ("id: x\ngroup: risk\nseverity: error\ntitle: t\nevidence: [syntax]\nwhy: w\ninstead: i\ncheck: no-such\nbad: []\ngood: []\n", "no check named no-such"),
+        (
+            "id: x\ngroup: risk\nseverity: error\ntitle: t\nevidence: [syntax]\nwhy: w\ninstead: i\ncheck: no-such\nbad: []\ngood: []\n",
+            "no check named no-such",
+        ),
         ("id: x\ngroup: risk\nseverity: fatal\n", "fatal"),
     ];
     for (text, expected) in cases {
@@ -27,6 +30,7 @@ fn a_rule_that_is_wrong_says_where_and_what() {
 #[test]
 fn the_documentation_is_up_to_date() {
     let rules = RuleSet::built_in().expect("the rules are well formed");
-    let written = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md")).expect("docs/rules.md");
+    let written =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md")).expect("docs/rules.md");
     assert!(written == render(&rules), "docs/rules.md is stale: run `pgweir rules docs -o docs/rules.md`");
 }

@@ -1,3 +1,4 @@
 //! Findings and recommendations as text, tables and JSON.
 
 pub mod advise;
+pub mod lint;

@@ -23,7 +23,13 @@ fn wrapped<'a>(subject: &'a Subject<'_>) -> impl Iterator<Item = Wrapped<'a>> {
         matches!(predicate.clause, Clause::Where | Clause::InnerOn | Clause::OuterOn)
             && matches!(
                 predicate.comparison,
-                Comparison::Eq | Comparison::Lt | Comparison::Le | Comparison::Gt | Comparison::Ge | Comparison::In | Comparison::Between
+                Comparison::Eq
+                    | Comparison::Lt
+                    | Comparison::Le
+                    | Comparison::Gt
+                    | Comparison::Ge
+                    | Comparison::In
+                    | Comparison::Between
             )
     };
     subject.facts.predicates.iter().filter(filters).filter_map(move |predicate| {
@@ -98,7 +104,9 @@ pub(super) fn function_on_column(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit>
     hits(subject, rule, |found| {
         let Shape::Function(name) = found.shape else { return None };
         // Has a rule of its own, or is indexed by its own means.
-        if matches!(name.as_str(), "date_trunc" | "coalesce" | "to_tsvector" | "date" | "similarity") || name.starts_with("st_") {
+        if matches!(name.as_str(), "date_trunc" | "coalesce" | "to_tsvector" | "date" | "similarity")
+            || name.starts_with("st_")
+        {
             return None;
         }
         let (written, column) = (subject.text(found.operand.span()), &found.column.name);
@@ -120,7 +128,8 @@ pub(super) fn date_trunc_filter(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> 
         let written = subject.text(found.operand.span());
         let column = subject.text(found.column.span);
         cut.then(|| {
-            let message = format!("{written} is computed for every row: an index on {} cannot be used", found.column.name);
+            let message =
+                format!("{written} is computed for every row: an index on {} cannot be used", found.column.name);
             (message, Some(format!("write a half-open range: {column} >= start AND {column} < start + interval")))
         })
     })
@@ -139,7 +148,8 @@ pub(super) fn cast_on_column(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
         }
         // PostgreSQL relabels these without computing anything: the index stays usable.
         let same = |from: &str| {
-            let text = |name: &str| name == "text" || name.starts_with("character varying") || name.starts_with("varchar");
+            let text =
+                |name: &str| name == "text" || name.starts_with("character varying") || name.starts_with("varchar");
             from == target.as_str() || (text(from) && text(target))
         };
         if subject.column(found.column).is_some_and(|(_, column)| same(&column.type_name)) {
@@ -192,9 +202,13 @@ pub(super) fn jsonb_arrow_equality(subject: &Subject<'_>, rule: &Rule) -> Vec<Hi
         }
         let written = subject.text(found.operand.span());
         let (column, table) = (&found.column.name, table_word(subject, found));
-        let message = format!("{written} is taken out of every row's document: no index on {column} answers it, not even GIN");
+        let message =
+            format!("{written} is taken out of every row's document: no index on {column} answers it, not even GIN");
         let bare = unqualified(found, written);
-        Some((message, Some(format!("CREATE INDEX ON {table} (({bare})), or write {column} @> '{{..}}' with a GIN index"))))
+        Some((
+            message,
+            Some(format!("CREATE INDEX ON {table} (({bare})), or write {column} @> '{{..}}' with a GIN index")),
+        ))
     })
 }
 
@@ -226,10 +240,16 @@ pub(super) fn between_timestamp(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit>
         let upper = bounds.get(1)?;
         is_bare_date(upper).then(|| {
             let name = subject.text(column.span);
-            let (from, to) = (bounds.first().map_or("", |lower| subject.text(lower.span())), subject.text(upper.span()));
-            Hit::new(predicate.span, format!("{name} is a timestamp: BETWEEN ends at midnight as {to} begins, the rest of that day is missing"))
-                .by(Evidence::Schema)
-                .instead(format!("{name} >= {from} AND {name} < the day after {to}"))
+            let (from, to) =
+                (bounds.first().map_or("", |lower| subject.text(lower.span())), subject.text(upper.span()));
+            Hit::new(
+                predicate.span,
+                format!(
+                    "{name} is a timestamp: BETWEEN ends at midnight as {to} begins, the rest of that day is missing"
+                ),
+            )
+            .by(Evidence::Schema)
+            .instead(format!("{name} >= {from} AND {name} < the day after {to}"))
         })
     };
     between.filter_map(hit).collect()
@@ -246,11 +266,13 @@ fn is_bare_date(operand: &Operand) -> bool {
 /// `ratio = 0.1` on a floating-point column.
 pub(super) fn float_equality(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
     let compared = subject.facts.predicates.iter().filter(|predicate| {
-        matches!(predicate.comparison, Comparison::Eq | Comparison::Ne | Comparison::In) && predicate.clause != Clause::Elsewhere
+        matches!(predicate.comparison, Comparison::Eq | Comparison::Ne | Comparison::In)
+            && predicate.clause != Clause::Elsewhere
     });
     let hit = |predicate: &Predicate| {
         let right = predicate.right.as_ref()?;
-        let (operand, other) = if predicate.left.column().is_some() { (&predicate.left, right) } else { (right, &predicate.left) };
+        let (operand, other) =
+            if predicate.left.column().is_some() { (&predicate.left, right) } else { (right, &predicate.left) };
         let column = operand.column()?;
         let (_, known) = subject.column(column)?;
         let floating = matches!(known.type_name.as_str(), "double precision" | "real");
@@ -261,9 +283,12 @@ pub(super) fn float_equality(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
         };
         (floating && fraction).then(|| {
             let name = subject.text(column.span);
-            Hit::new(predicate.span, format!("{name} is {}: most decimal fractions are not stored exactly", known.type_name))
-                .by(Evidence::Schema)
-                .instead(format!("compare within a tolerance, abs({name} - x) < 1e-9, or make the column numeric"))
+            Hit::new(
+                predicate.span,
+                format!("{name} is {}: most decimal fractions are not stored exactly", known.type_name),
+            )
+            .by(Evidence::Schema)
+            .instead(format!("compare within a tolerance, abs({name} - x) < 1e-9, or make the column numeric"))
         })
     };
     compared.filter_map(hit).collect()

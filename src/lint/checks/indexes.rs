@@ -11,7 +11,13 @@ use crate::sql::facts::{Access, Clause, ColumnRef, Comparison, Operand, Predicat
 pub(super) fn indexable(comparison: &Comparison) -> bool {
     matches!(
         comparison,
-        Comparison::Eq | Comparison::Lt | Comparison::Le | Comparison::Gt | Comparison::Ge | Comparison::In | Comparison::Between
+        Comparison::Eq
+            | Comparison::Lt
+            | Comparison::Le
+            | Comparison::Gt
+            | Comparison::Ge
+            | Comparison::In
+            | Comparison::Between
     )
 }
 
@@ -31,7 +37,8 @@ pub(super) fn column_and_value(predicate: &Predicate) -> Option<(&ColumnRef, &Op
 /// Some usable index has this column first.
 pub(super) fn leads_an_index(table: &Table, column: &str) -> bool {
     let first = table.indexes.iter().filter(|index| usable(index)).filter_map(|index| index.keys.first());
-    let constraint = table.constraints.iter().filter(|it| matches!(it.kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique));
+    let constraint =
+        table.constraints.iter().filter(|it| matches!(it.kind, ConstraintKind::PrimaryKey | ConstraintKind::Unique));
     first.into_iter().any(|key| key.column.as_deref() == Some(column))
         || constraint.into_iter().any(|it| it.columns.first().is_some_and(|name| name == column))
 }
@@ -56,9 +63,10 @@ pub(super) fn composite_index_leading_column_missing(subject: &Subject<'_>, rule
         let fixed = conditions.iter().filter(|it| column_and_value(it).is_some_and(|(_, value)| value.is_constant()));
         let found = fixed.filter_map(|predicate| {
             let (column, _) = column_and_value(predicate)?;
-            let index = table.indexes.iter().filter(|index| usable(index) && index.method == "btree").find(|index| {
-                index.keys.iter().skip(1).any(|key| key.column.as_deref() == Some(column.name.as_str()))
-            })?;
+            let index =
+                table.indexes.iter().filter(|index| usable(index) && index.method == "btree").find(|index| {
+                    index.keys.iter().skip(1).any(|key| key.column.as_deref() == Some(column.name.as_str()))
+                })?;
             let first = index.keys.first()?.column.clone()?;
             Some((predicate, column, index, first))
         });
@@ -66,9 +74,12 @@ pub(super) fn composite_index_leading_column_missing(subject: &Subject<'_>, rule
             let keys = index.key_columns().unwrap_or_default().join(", ");
             let level = if table.rows.is_some() { Evidence::Stats } else { Evidence::Schema };
             hits.push(
-                Hit::new(predicate.span, format!("the index {} ({keys}) begins with {first}, which the statement does not fix", index.name))
-                    .by(level)
-                    .instead(format!("add a condition on {first}, or CREATE INDEX ON {} ({})", table.name, column.name)),
+                Hit::new(
+                    predicate.span,
+                    format!("the index {} ({keys}) begins with {first}, which the statement does not fix", index.name),
+                )
+                .by(level)
+                .instead(format!("add a condition on {first}, or CREATE INDEX ON {} ({})", table.name, column.name)),
             );
         }
     }
@@ -99,15 +110,28 @@ pub(super) fn or_across_columns(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> 
         // Some arm must have an index: otherwise it is unindexed-scan's finding.
         let missing = all.clone().find(|(column, _)| !leads_an_index(table, &column.name));
         let narrowed = facts.predicates.iter().any(|it| {
-            it.conjunctive && column_and_value(it).is_some_and(|(column, _)| column.relation == Some(relation) && leads_an_index(table, &column.name))
+            it.conjunctive
+                && column_and_value(it)
+                    .is_some_and(|(column, _)| column.relation == Some(relation) && leads_an_index(table, &column.name))
         });
         let small = table.rows.is_some_and(|rows| rows < rule.threshold("rows", 1000.0));
-        if let Some((column, arm)) = missing.filter(|_| all.clone().any(|(column, _)| leads_an_index(table, &column.name)) && !narrowed && !small) {
+        if let Some((column, arm)) = missing
+            .filter(|_| all.clone().any(|(column, _)| leads_an_index(table, &column.name)) && !narrowed && !small)
+        {
             let level = if table.rows.is_some() { Evidence::Stats } else { Evidence::Schema };
             hits.push(
-                Hit::new(arm.span, format!("{} has no index: because of OR the whole of {} is read, though the other arms have theirs", column.name, table.name))
-                    .by(level)
-                    .instead(format!("CREATE INDEX ON {} ({}), so that PostgreSQL can combine the indexes", table.name, column.name)),
+                Hit::new(
+                    arm.span,
+                    format!(
+                        "{} has no index: because of OR the whole of {} is read, though the other arms have theirs",
+                        column.name, table.name
+                    ),
+                )
+                .by(level)
+                .instead(format!(
+                    "CREATE INDEX ON {} ({}), so that PostgreSQL can combine the indexes",
+                    table.name, column.name
+                )),
             );
         }
     }
@@ -121,11 +145,20 @@ pub(super) fn unindexed_foreign_key(subject: &Subject<'_>, rule: &Rule) -> Vec<H
     }
     let target = subject.facts.relations.iter().enumerate().find(|(_, relation)| relation.access == Access::Write);
     let Some(table) = target.and_then(|(at, _)| subject.table(RelationId(at))) else { return Vec::new() };
-    let Some((child, columns)) = unindexed_child(subject.catalog, table, rule.threshold("rows", 1000.0)) else { return Vec::new() };
+    let Some((child, columns)) = unindexed_child(subject.catalog, table, rule.threshold("rows", 1000.0)) else {
+        return Vec::new();
+    };
     let columns = columns.join(", ");
     let level = if child.rows.is_some() { Evidence::Stats } else { Evidence::Schema };
-    let message = format!("for each row deleted, all of {} is searched for rows that reference it: {columns} has no index", child.name);
-    vec![Hit::new(target_span(subject), message).by(level).instead(format!("CREATE INDEX ON {} ({columns})", child.name))]
+    let message = format!(
+        "for each row deleted, all of {} is searched for rows that reference it: {columns} has no index",
+        child.name
+    );
+    vec![
+        Hit::new(target_span(subject), message)
+            .by(level)
+            .instead(format!("CREATE INDEX ON {} ({columns})", child.name)),
+    ]
 }
 
 /// A table with a foreign key to `table` whose columns lead no index.
@@ -137,7 +170,9 @@ fn unindexed_child<'a>(catalog: &'a Catalog, table: &Table, least_rows: f64) -> 
         let references = child.constraints.iter().filter(|constraint| {
             matches!(&constraint.kind, ConstraintKind::ForeignKey { table: parent, .. } if *parent == table.name)
         });
-        let bare = references.into_iter().find(|constraint| !constraint.columns.iter().any(|column| leads_an_index(child, column)))?;
+        let bare = references
+            .into_iter()
+            .find(|constraint| !constraint.columns.iter().any(|column| leads_an_index(child, column)))?;
         Some((child, bare.columns.as_slice()))
     })
 }

@@ -14,7 +14,8 @@ pub(super) fn implicit_cross_join(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
     }
     let mut hits = Vec::new();
     for scope in (0..facts.scopes.len()).map(ScopeId) {
-        let all: Vec<(RelationId, &Relation)> = subject.relations_of(scope).filter(|(_, relation)| multiplies(subject, relation)).collect();
+        let all: Vec<(RelationId, &Relation)> =
+            subject.relations_of(scope).filter(|(_, relation)| multiplies(subject, relation)).collect();
         let mut groups: Vec<Vec<RelationId>> = all.iter().map(|(id, _)| vec![*id]).collect();
         for predicate in &facts.predicates {
             connect(&mut groups, &relations_in(predicate));
@@ -28,7 +29,8 @@ pub(super) fn implicit_cross_join(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
             }
         }
         let [first, second, ..] = groups.as_slice() else { continue };
-        let names = |group: &[RelationId]| group.first().and_then(|id| subject.relation(*id)).and_then(Relation::visible_name);
+        let names =
+            |group: &[RelationId]| group.first().and_then(|id| subject.relation(*id)).and_then(Relation::visible_name);
         let Some(relation) = second.first().and_then(|id| subject.relation(*id)) else { continue };
         let single = |group: &[RelationId]| group.iter().all(|id| subject.at_most_one_row(*id));
         if groups.iter().filter(|group| !single(group)).count() < 2 {
@@ -36,8 +38,11 @@ pub(super) fn implicit_cross_join(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
         }
         let (Some(one), Some(other)) = (names(first), names(second)) else { continue };
         hits.push(
-            Hit::new(relation.span, format!("nothing connects {other} with {one}: every row of one is paired with every row of the other"))
-                .instead(format!("join them with ON, or say CROSS JOIN {other} when it is meant")),
+            Hit::new(
+                relation.span,
+                format!("nothing connects {other} with {one}: every row of one is paired with every row of the other"),
+            )
+            .instead(format!("join them with ON, or say CROSS JOIN {other} when it is meant")),
         );
     }
     hits
@@ -90,8 +95,17 @@ pub(super) fn left_join_nullified(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
     let strict = |comparison: &Comparison| {
         matches!(
             comparison,
-            Comparison::Eq | Comparison::Ne | Comparison::Lt | Comparison::Le | Comparison::Gt | Comparison::Ge
-                | Comparison::In | Comparison::Between | Comparison::Like | Comparison::ILike | Comparison::IsNotNull
+            Comparison::Eq
+                | Comparison::Ne
+                | Comparison::Lt
+                | Comparison::Le
+                | Comparison::Gt
+                | Comparison::Ge
+                | Comparison::In
+                | Comparison::Between
+                | Comparison::Like
+                | Comparison::ILike
+                | Comparison::IsNotNull
         )
     };
     let filters = subject.facts.predicates.iter().filter(|predicate| {
@@ -107,8 +121,11 @@ pub(super) fn left_join_nullified(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
         let table = column.relation.and_then(|id| subject.relation(id)).and_then(Relation::visible_name)?;
         let written = subject.text(predicate.span);
         Some(
-            Hit::new(predicate.span, format!("{written} is never true for the rows that the LEFT JOIN of {table} adds: it is an inner join"))
-                .instead(format!("move the condition to ON, or write JOIN {table}")),
+            Hit::new(
+                predicate.span,
+                format!("{written} is never true for the rows that the LEFT JOIN of {table} adds: it is an inner join"),
+            )
+            .instead(format!("move the condition to ON, or write JOIN {table}")),
         )
     };
     filters.filter_map(hit).collect()
@@ -121,7 +138,10 @@ pub(super) fn too_many_joins(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
     let hit = |scope: ScopeId| {
         let relations: Vec<&Relation> = subject.relations_of(scope).map(|(_, relation)| relation).collect();
         let last = relations.last().filter(|_| relations.len() as f64 > limit)?;
-        Some(Hit::new(last.span, format!("{} relations are joined: beyond {limit} the planner no longer tries every order", relations.len())))
+        Some(Hit::new(
+            last.span,
+            format!("{} relations are joined: beyond {limit} the planner no longer tries every order", relations.len()),
+        ))
     };
     scopes.filter_map(hit).collect()
 }

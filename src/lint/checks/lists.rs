@@ -8,9 +8,11 @@ use crate::sql::facts::{Comparison, Operand, Predicate, Span, StatementKind};
 /// `id IN (1, 2, .. 500)`
 pub(super) fn huge_in_list(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
     let limit = rule.threshold("items", 200.0);
-    let lists = subject.facts.predicates.iter().filter(|predicate| {
-        matches!(predicate.comparison, Comparison::In | Comparison::NotIn)
-    });
+    let lists = subject
+        .facts
+        .predicates
+        .iter()
+        .filter(|predicate| matches!(predicate.comparison, Comparison::In | Comparison::NotIn));
     let hit = |predicate: &Predicate| {
         let Some(Operand::List(items, span)) = &predicate.right else { return None };
         // The longest list seen counts, not the example's.
@@ -25,8 +27,14 @@ pub(super) fn huge_in_list(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
         }
         let (left, end) = (subject.text(predicate.left.span()), span.end.min(span.start + 60));
         let span = Span { start: predicate.span.start, end: end.max(predicate.left.span().end) };
-        let message = format!("a list of {count} values is parsed, planned and compared one by one; each length is a statement of its own");
-        Some(Hit::new(span, message).by(evidence).instead(format!("{left} = ANY($1) with one array parameter, or a join with unnest($1)")))
+        let message = format!(
+            "a list of {count} values is parsed, planned and compared one by one; each length is a statement of its own"
+        );
+        Some(
+            Hit::new(span, message)
+                .by(evidence)
+                .instead(format!("{left} = ANY($1) with one array parameter, or a join with unnest($1)")),
+        )
     };
     lists.filter_map(hit).collect()
 }
@@ -46,7 +54,9 @@ pub(super) fn values_explosion(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
 /// `CREATE ROLE .. PASSWORD 'secret'`: the log now holds it.
 pub(super) fn password_literal(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
     let roles = ["CREATE ROLE", "CREATE USER", "ALTER ROLE", "ALTER USER"];
-    if subject.facts.kind != StatementKind::Ddl || !roles.iter().any(|command| subject.facts.command.starts_with(command)) {
+    if subject.facts.kind != StatementKind::Ddl
+        || !roles.iter().any(|command| subject.facts.command.starts_with(command))
+    {
         return Vec::new();
     }
     let lower = subject.sql.to_ascii_lowercase();
@@ -61,5 +71,8 @@ pub(super) fn password_literal(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> 
     });
     let Some((start, end)) = found else { return Vec::new() };
     let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-    vec![Hit::new(Span { start: offset(start), end: offset(end) }, "the password stands in the statement, and so in this log, in pg_stat_activity and in shell history")]
+    vec![Hit::new(
+        Span { start: offset(start), end: offset(end) },
+        "the password stands in the statement, and so in this log, in pg_stat_activity and in shell history",
+    )]
 }

@@ -12,9 +12,11 @@ pub(super) fn not_in_nullable_subquery(subject: &Subject<'_>, _rule: &Rule) -> V
         let Some(Operand::Subquery(scope, _)) = predicate.right else { return None };
         let never_null = |column: &ColumnRef| {
             subject.column(column).is_some_and(|(table, known)| {
-                known.not_null || table.constraints.iter().any(|constraint| {
-                    constraint.kind == crate::sql::catalog::ConstraintKind::PrimaryKey && constraint.columns.contains(&known.name)
-                })
+                known.not_null
+                    || table.constraints.iter().any(|constraint| {
+                        constraint.kind == crate::sql::catalog::ConstraintKind::PrimaryKey
+                            && constraint.columns.contains(&known.name)
+                    })
             }) && column.relation.and_then(|id| subject.relation(id)).is_some_and(|relation| !relation.nullable)
         };
         let value = match subject.facts.scopes.get(scope.0)?.projection.as_slice() {
@@ -30,9 +32,12 @@ pub(super) fn not_in_nullable_subquery(subject: &Subject<'_>, _rule: &Rule) -> V
         };
         let (left, inner) = (subject.text(predicate.left.span()), subject.text(value.span()));
         Some(
-            Hit::new(predicate.span, format!("when one {inner} of the subquery is NULL, {left} NOT IN (..) is true for no row at all"))
-                .by(evidence)
-                .instead(format!("WHERE NOT EXISTS (SELECT .. WHERE {inner} = {left})")),
+            Hit::new(
+                predicate.span,
+                format!("when one {inner} of the subquery is NULL, {left} NOT IN (..) is true for no row at all"),
+            )
+            .by(evidence)
+            .instead(format!("WHERE NOT EXISTS (SELECT .. WHERE {inner} = {left})")),
         )
     };
     not_in.filter_map(hit).collect()
@@ -44,7 +49,10 @@ fn tested_not_null(subject: &Subject<'_>, scope: ScopeId, column: &ColumnRef) ->
         let same = |operand: &Operand| {
             operand.column().is_some_and(|other| other.name == column.name && other.relation == column.relation)
         };
-        let strict = !matches!(predicate.comparison, Comparison::IsNull | Comparison::Distinct { .. } | Comparison::Exists { .. });
+        let strict = !matches!(
+            predicate.comparison,
+            Comparison::IsNull | Comparison::Distinct { .. } | Comparison::Exists { .. }
+        );
         predicate.conjunctive && strict && (same(&predicate.left) || predicate.right.as_ref().is_some_and(same))
     })
 }
@@ -74,7 +82,8 @@ fn is_true(operand: &Operand) -> bool {
 /// `$1 IS NULL OR c = $1`: one plan for "all rows" and for "one row".
 pub(super) fn optional_parameter(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
     let facts = subject.facts;
-    let parameter = |operand: &Operand| if let Operand::Parameter { number, .. } = operand { Some(*number) } else { None };
+    let parameter =
+        |operand: &Operand| if let Operand::Parameter { number, .. } = operand { Some(*number) } else { None };
     let asks = facts.predicates.iter().filter(|predicate| predicate.comparison == Comparison::IsNull);
     let hit = |ask: &Predicate| {
         let number = parameter(&ask.left)?;
@@ -88,14 +97,15 @@ pub(super) fn optional_parameter(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit
                         || (right.column().is_some() && parameter(left) == Some(number))
                 })
         })?;
-        let span = crate::sql::facts::Span {
-            start: ask.span.start.min(arm.span.start),
-            end: ask.span.end.max(arm.span.end),
-        };
+        let span =
+            crate::sql::facts::Span { start: ask.span.start.min(arm.span.start), end: ask.span.end.max(arm.span.end) };
         let condition = subject.text(arm.span);
         Some(
-            Hit::new(span, format!("whether ${number} is NULL is not known when a generic plan is made: it must fit all rows"))
-                .instead(format!("leave {condition} out of the statement when there is nothing to filter by")),
+            Hit::new(
+                span,
+                format!("whether ${number} is NULL is not known when a generic plan is made: it must fit all rows"),
+            )
+            .instead(format!("leave {condition} out of the statement when there is nothing to filter by")),
         )
     };
     asks.filter_map(hit).collect()

@@ -6,13 +6,19 @@ use crate::lint::subject::{Hit, Subject, usable};
 use crate::sql::facts::{Clause, ColumnRef, Comparison, Literal, Operand, Predicate};
 
 /// Matches of a column in WHERE or ON, by one of these comparisons.
-fn matches<'a>(subject: &'a Subject<'_>, fits: fn(&Comparison) -> bool) -> impl Iterator<Item = (&'a Predicate, &'a ColumnRef, &'a Operand)> {
+fn matches<'a>(
+    subject: &'a Subject<'_>,
+    fits: fn(&Comparison) -> bool,
+) -> impl Iterator<Item = (&'a Predicate, &'a ColumnRef, &'a Operand)> {
     let filters = move |predicate: &&Predicate| {
         fits(&predicate.comparison) && matches!(predicate.clause, Clause::Where | Clause::InnerOn | Clause::OuterOn)
     };
-    subject.facts.predicates.iter().filter(filters).filter_map(|predicate| {
-        Some((predicate, predicate.left.column()?, predicate.right.as_ref()?))
-    })
+    subject
+        .facts
+        .predicates
+        .iter()
+        .filter(filters)
+        .filter_map(|predicate| Some((predicate, predicate.left.column()?, predicate.right.as_ref()?)))
 }
 
 /// What the catalog makes of it: `None` when an index answers it or the table is small, else the evidence.
@@ -43,7 +49,9 @@ fn pattern(subject: &Subject<'_>, operand: &Operand) -> Option<String> {
         Operand::Expression { span, .. } => {
             let written = subject.text(*span);
             let inside = written.strip_prefix('\'')?;
-            inside.split_once('\'').map(|(text, _)| text.to_owned()).filter(|text| !text.is_empty())
+            let (opening, _) = inside.split_once('\'').filter(|(text, _)| !text.is_empty())?;
+            // Something follows it.
+            Some(format!("{opening}?"))
         }
         _ => None,
     }
@@ -59,8 +67,11 @@ pub(super) fn leading_wildcard_like(subject: &Subject<'_>, rule: &Rule) -> Vec<H
         }
         let level = evidence(subject, rule, column)?;
         let name = &column.name;
-        let message = format!("a pattern that begins with a wildcard is tested on every row: a b-tree on {name} cannot be used");
-        Some(Hit::new(predicate.span, message).by(level).instead(format!("CREATE EXTENSION pg_trgm and an index USING gin ({name} gin_trgm_ops), or full-text search")))
+        let message =
+            format!("a pattern that begins with a wildcard is tested on every row: a b-tree on {name} cannot be used");
+        Some(Hit::new(predicate.span, message).by(level).instead(format!(
+            "CREATE EXTENSION pg_trgm and an index USING gin ({name} gin_trgm_ops), or full-text search"
+        )))
     };
     found.filter_map(hit).collect()
 }
@@ -88,13 +99,21 @@ pub(super) fn unanchored_regex(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
     let hit = |(predicate, column, right): (&Predicate, &ColumnRef, &Operand)| {
         let written = subject.text(predicate.span).to_ascii_lowercase();
         // SIMILAR TO is anchored at both ends; its patterns are LIKE's.
-        if written.contains(" similar ") || pattern(subject, right).is_none_or(|pattern| pattern.starts_with(['^', '('])) {
+        if written.contains(" similar ")
+            || pattern(subject, right).is_none_or(|pattern| pattern.starts_with(['^', '(']))
+        {
             return None;
         }
         let level = evidence(subject, rule, column)?;
         let name = &column.name;
-        let message = format!("a regular expression that is not anchored by ^ is tested on every row: a b-tree on {name} cannot be used");
-        Some(Hit::new(predicate.span, message).by(level).instead(format!("anchor it, or CREATE EXTENSION pg_trgm and an index USING gin ({name} gin_trgm_ops)")))
+        let message = format!(
+            "a regular expression that is not anchored by ^ is tested on every row: a b-tree on {name} cannot be used"
+        );
+        Some(
+            Hit::new(predicate.span, message).by(level).instead(format!(
+                "anchor it, or CREATE EXTENSION pg_trgm and an index USING gin ({name} gin_trgm_ops)"
+            )),
+        )
     };
     found.filter_map(hit).collect()
 }

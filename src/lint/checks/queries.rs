@@ -54,9 +54,15 @@ fn lists_columns(subject: &Subject<'_>, scope: ScopeId) -> bool {
     })
 }
 
-fn star_hit(subject: &Subject<'_>, rule: &Rule, span: crate::sql::facts::Span, relations: &[RelationId]) -> Option<Hit> {
+fn star_hit(
+    subject: &Subject<'_>,
+    rule: &Rule,
+    span: crate::sql::facts::Span,
+    relations: &[RelationId],
+) -> Option<Hit> {
     let tables: Vec<_> = relations.iter().filter_map(|id| subject.table(*id)).collect();
-    let columns: Vec<&str> = tables.iter().flat_map(|table| &table.columns).map(|column| column.name.as_str()).collect();
+    let columns: Vec<&str> =
+        tables.iter().flat_map(|table| &table.columns).map(|column| column.name.as_str()).collect();
     if tables.len() < relations.len() || columns.is_empty() {
         return Some(Hit::new(span, "every column is read and sent, those added later too"));
     }
@@ -65,14 +71,23 @@ fn star_hit(subject: &Subject<'_>, rule: &Rule, span: crate::sql::facts::Span, r
         return None;
     }
     let wide = |name: &str| matches!(name, "text" | "jsonb" | "json" | "bytea" | "xml") || name.ends_with("[]");
-    let heavy: Vec<&str> = tables.iter().flat_map(|table| &table.columns).filter(|column| wide(&column.type_name)).map(|column| column.name.as_str()).collect();
+    let heavy: Vec<&str> = tables
+        .iter()
+        .flat_map(|table| &table.columns)
+        .filter(|column| wide(&column.type_name))
+        .map(|column| column.name.as_str())
+        .collect();
     let mut message = format!("all {} columns are read and sent, those added later too", columns.len());
     if !heavy.is_empty() {
         message.push_str(&format!("; {} may be large", heavy.join(", ")));
     }
     let shown = columns.iter().take(6).copied().collect::<Vec<_>>().join(", ");
     let more = if columns.len() > 6 { ", .." } else { "" };
-    Some(Hit::new(span, message).by(Evidence::Schema).instead(format!("name the columns that are used, of {shown}{more}")))
+    Some(
+        Hit::new(span, message)
+            .by(Evidence::Schema)
+            .instead(format!("name the columns that are used, of {shown}{more}")),
+    )
 }
 
 /// LIMIT without ORDER BY: which rows come is chance.
@@ -90,10 +105,15 @@ pub(super) fn limit_without_order_by(subject: &Subject<'_>, _rule: &Rule) -> Vec
             continue;
         }
         // Without FROM there is one row.
-        if subject.relations_of(id).next().is_none() && scope.projection.iter().all(|item| matches!(item, Projection::Item { .. })) {
+        if subject.relations_of(id).next().is_none()
+            && scope.projection.iter().all(|item| matches!(item, Projection::Item { .. }))
+        {
             continue;
         }
-        hits.push(Hit::new(limit.span(), "without ORDER BY, which rows LIMIT keeps is chance: it changes with the plan and with every write"));
+        hits.push(Hit::new(
+            limit.span(),
+            "without ORDER BY, which rows LIMIT keeps is chance: it changes with the plan and with every write",
+        ));
     }
     hits
 }
@@ -130,7 +150,9 @@ fn inside_exists(subject: &Subject<'_>, id: ScopeId) -> bool {
 fn returns_one_row(subject: &Subject<'_>, id: ScopeId) -> bool {
     let relations: Vec<(RelationId, &Relation)> = subject.relations_of(id).collect();
     let one = |(id, _): &(RelationId, &Relation)| {
-        subject.at_most_one_row(*id) || (subject.table(*id).is_none() && subject.fixed_columns(*id).iter().any(|name| *name == "id" || *name == "uuid"))
+        subject.at_most_one_row(*id)
+            || (subject.table(*id).is_none()
+                && subject.fixed_columns(*id).iter().any(|name| *name == "id" || *name == "uuid"))
     };
     let first = relations.iter().filter(|(_, relation)| relation.join != JoinKind::Left);
     !relations.is_empty() && first.clone().count() > 0 && first.clone().all(one)
@@ -160,7 +182,9 @@ pub(super) fn offset_pagination(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> 
             other => (number_of(other), Evidence::Syntax),
         };
         if let Some(rows) = rows.filter(|rows| *rows >= least) {
-            let message = format!("{rows} rows are computed and thrown away before the first is returned; each page costs more than the one before");
+            let message = format!(
+                "{rows} rows are computed and thrown away before the first is returned; each page costs more than the one before"
+            );
             let key = scope.order_by.first().map_or("id", |key| subject.text(key.value.span()));
             hits.push(
                 Hit::new(offset.span(), message)
@@ -182,11 +206,11 @@ fn seen_number(subject: &Subject<'_>, number: u32) -> Option<f64> {
 /// `SELECT count(*) FROM large`
 pub(super) fn count_star_on_large_table(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
     let least = rule.threshold("rows", 1_000_000.0);
-    let counts = |scope: &Scope| {
-        scope.projection.len() == 1 && scope.group_by.is_empty() && !scope.has_where && scope.aggregate
-    };
+    let counts =
+        |scope: &Scope| scope.projection.len() == 1 && scope.group_by.is_empty() && !scope.has_where && scope.aggregate;
     let hit = |(id, scope): (ScopeId, &Scope)| {
-        let call = subject.facts.functions.iter().find(|call| call.scope == id && call.name == "count" && !call.window)?;
+        let call =
+            subject.facts.functions.iter().find(|call| call.scope == id && call.name == "count" && !call.window)?;
         let mut relations = subject.relations_of(id);
         let (Some((relation, _)), None) = (relations.next(), relations.next()) else { return None };
         let table = subject.table(relation)?;
@@ -204,7 +228,12 @@ pub(super) fn count_star_on_large_table(subject: &Subject<'_>, rule: &Rule) -> V
 pub(super) fn unbounded_select(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
     let least = rule.threshold("rows", 10_000.0);
     let hit = |(id, scope): (ScopeId, &Scope)| {
-        let bounded = scope.has_where || scope.limit.is_some() || scope.aggregate || !scope.group_by.is_empty() || scope.distinct || scope.distinct_on;
+        let bounded = scope.has_where
+            || scope.limit.is_some()
+            || scope.aggregate
+            || !scope.group_by.is_empty()
+            || scope.distinct
+            || scope.distinct_on;
         if bounded || !reaches_client(subject, id) || !subject.facts.set_operations.is_empty() {
             return None;
         }
@@ -212,7 +241,10 @@ pub(super) fn unbounded_select(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
         let (Some((relation, occurrence)), None) = (relations.next(), relations.next()) else { return None };
         let table = subject.table(relation)?;
         let rows = table.rows.filter(|rows| *rows >= least)?;
-        Some(Hit::new(occurrence.span, format!("all of {}'s {rows:.0} rows are sent to the client", table.name)).by(Evidence::Stats))
+        Some(
+            Hit::new(occurrence.span, format!("all of {}'s {rows:.0} rows are sent to the client", table.name))
+                .by(Evidence::Stats),
+        )
     };
     scopes(subject).filter_map(hit).collect()
 }
@@ -223,7 +255,9 @@ pub(super) fn correlated_select_list_subquery(subject: &Subject<'_>, _rule: &Rul
     for (id, scope) in scopes(subject) {
         for item in &scope.projection {
             let Projection::Item { value: Operand::Subquery(inner, span), .. } = item else { continue };
-            let outer = |relation: Option<RelationId>| relation.and_then(|at| subject.relation(at)).is_some_and(|relation| relation.scope == id);
+            let outer = |relation: Option<RelationId>| {
+                relation.and_then(|at| subject.relation(at)).is_some_and(|relation| relation.scope == id)
+            };
             let reaches_out = subject.predicates_of(*inner).any(|predicate| {
                 let sides = [Some(&predicate.left), predicate.right.as_ref()];
                 sides.into_iter().flatten().filter_map(Operand::column).any(|column| outer(column.relation))
@@ -272,7 +306,10 @@ pub(super) fn order_by_in_subquery(subject: &Subject<'_>, _rule: &Rule) -> Vec<H
             continue;
         }
         if let Some(key) = scope.order_by.first() {
-            hits.push(Hit::new(key.span, "the subquery is sorted, but nothing outside depends on its order").instead("leave ORDER BY out of the subquery"));
+            hits.push(
+                Hit::new(key.span, "the subquery is sorted, but nothing outside depends on its order")
+                    .instead("leave ORDER BY out of the subquery"),
+            );
         }
     }
     hits
@@ -280,8 +317,20 @@ pub(super) fn order_by_in_subquery(subject: &Subject<'_>, _rule: &Rule) -> Vec<H
 
 /// The outer query sorts or aggregates anew (order-dependent aggregates apart).
 fn outer_forgets_order(subject: &Subject<'_>, scope: &Scope) -> bool {
-    let Some((id, outer)) = scope.parent.and_then(|id| Some((id, subject.facts.scopes.get(id.0)?))) else { return false };
-    let ordered = ["array_agg", "string_agg", "json_agg", "jsonb_agg", "json_object_agg", "jsonb_object_agg", "xmlagg", "first", "last"];
+    let Some((id, outer)) = scope.parent.and_then(|id| Some((id, subject.facts.scopes.get(id.0)?))) else {
+        return false;
+    };
+    let ordered = [
+        "array_agg",
+        "string_agg",
+        "json_agg",
+        "jsonb_agg",
+        "json_object_agg",
+        "jsonb_object_agg",
+        "xmlagg",
+        "first",
+        "last",
+    ];
     let calls = || subject.facts.functions.iter().filter(|call| call.scope == id);
     let depends = calls().any(|call| call.window || ordered.contains(&call.name.as_str()));
     !depends && (!outer.order_by.is_empty() || (outer.aggregate && outer.group_by.is_empty()))
@@ -292,7 +341,9 @@ pub(super) fn for_update_without_skip_locked(subject: &Subject<'_>, _rule: &Rule
     let mut hits = Vec::new();
     for (id, scope) in scopes(subject) {
         let (Some(false), Some(limit)) = (scope.locking, &scope.limit) else { continue };
-        let is_queue = !scope.order_by.is_empty() && !returns_one_row(subject, id) && scope.projection.iter().all(|item| !is_aggregate(item));
+        let is_queue = !scope.order_by.is_empty()
+            && !returns_one_row(subject, id)
+            && scope.projection.iter().all(|item| !is_aggregate(item));
         if is_queue {
             hits.push(
                 Hit::new(limit.span(), "all workers wait for the lock on the same first row")
@@ -304,5 +355,8 @@ pub(super) fn for_update_without_skip_locked(subject: &Subject<'_>, _rule: &Rule
 }
 
 fn is_aggregate(item: &Projection) -> bool {
-    matches!(item, Projection::Item { value: Operand::Expression { aggregate: true, shape: Shape::Function(_), .. }, .. })
+    matches!(
+        item,
+        Projection::Item { value: Operand::Expression { aggregate: true, shape: Shape::Function(_), .. }, .. }
+    )
 }

@@ -37,7 +37,9 @@ pub(super) fn single_row_insert_loop(subject: &Subject<'_>, rule: &Rule) -> Vec<
     if !one_row || f64::from(run) < rule.threshold("run", 20.0) {
         return Vec::new();
     }
-    let message = format!("one session inserted {run} single rows in a row: each is a round trip, and without a transaction a commit");
+    let message = format!(
+        "one session inserted {run} single rows in a row: each is a round trip, and without a transaction a commit"
+    );
     vec![Hit::new(target_span(subject), message).by(Evidence::Workload)]
 }
 
@@ -50,7 +52,10 @@ pub(super) fn temp_file(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
     let megabytes = template.temp_bytes as f64 / 1_048_576.0;
     let scope = subject.facts.scopes.first();
     let span = scope.and_then(|scope| scope.order_by.first()).map_or_else(|| target_span(subject), |key| key.span);
-    let message = format!("it wrote {} temporary files, {megabytes:.1} MiB in all: a sort or hash did not fit into work_mem", template.temp_files);
+    let message = format!(
+        "it wrote {} temporary files, {megabytes:.1} MiB in all: a sort or hash did not fit into work_mem",
+        template.temp_files
+    );
     vec![Hit::new(span, message).by(Evidence::Workload)]
 }
 

@@ -42,12 +42,18 @@ pub(super) fn missing_sharding_key(subject: &Subject<'_>, _rule: &Rule) -> Vec<H
     let Some((_, relation, key)) = missing else { return Vec::new() };
     let name = relation.visible_name().unwrap_or("the table");
     let message = format!("nothing fixes {name}.{key}, the sharding key: every shard is asked");
-    vec![Hit::new(relation.span, message).by(Evidence::Schema).instead(format!("add {name}.{key} = .. where the application knows it"))]
+    vec![
+        Hit::new(relation.span, message)
+            .by(Evidence::Schema)
+            .instead(format!("add {name}.{key} = .. where the application knows it")),
+    ]
 }
 
 fn fixed(subject: &Subject<'_>, id: RelationId, key: &str) -> bool {
     subject.facts.predicates.iter().any(|predicate| {
-        let is_key = |operand: &Operand| operand.column().is_some_and(|column| column.relation == Some(id) && column.name == key);
+        let is_key = |operand: &Operand| {
+            operand.column().is_some_and(|column| column.relation == Some(id) && column.name == key)
+        };
         let equal = matches!(predicate.comparison, Comparison::Eq | Comparison::In);
         let right = predicate.right.as_ref();
         predicate.conjunctive
@@ -63,16 +69,21 @@ fn key_links(subject: &Subject<'_>, sharded: &[(RelationId, &Relation, String)])
         let (id, ..) = sharded.iter().find(|(id, _, key)| column.relation == Some(*id) && column.name == *key)?;
         Some(*id)
     };
-    let equal = subject.facts.predicates.iter().filter(|predicate| predicate.conjunctive && predicate.comparison == Comparison::Eq);
+    let equal = subject
+        .facts
+        .predicates
+        .iter()
+        .filter(|predicate| predicate.conjunctive && predicate.comparison == Comparison::Eq);
     equal.filter_map(|predicate| Some((keyed(&predicate.left)?, keyed(predicate.right.as_ref()?)?))).collect()
 }
 
 /// UPDATE that sets the sharding key: the row would have to move.
 pub(super) fn sharding_key_update(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
     let hit = |(column, _): &(crate::sql::facts::ColumnRef, Operand)| {
-        let target = subject.facts.relations.iter().find(|relation| {
-            relation.access == crate::sql::facts::Access::Write && relation.join != JoinKind::Left
-        })?;
+        let target =
+            subject.facts.relations.iter().find(|relation| {
+                relation.access == crate::sql::facts::Access::Write && relation.join != JoinKind::Left
+            })?;
         let key = key_of(subject, target)?;
         (column.name == key).then(|| {
             let name = target.visible_name().unwrap_or("the table");

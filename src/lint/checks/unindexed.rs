@@ -13,7 +13,10 @@ use crate::sql::facts::{Clause, ColumnRef, Predicate, RelationId, StatementKind}
 
 /// The check.
 pub(super) fn unindexed_scan(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
-    let reads = matches!(subject.facts.kind, StatementKind::Select | StatementKind::Update | StatementKind::Delete | StatementKind::Insert);
+    let reads = matches!(
+        subject.facts.kind,
+        StatementKind::Select | StatementKind::Update | StatementKind::Delete | StatementKind::Insert
+    );
     if !reads || !subject.knows_schema() && subject.template.example.is_empty() {
         return Vec::new();
     }
@@ -42,12 +45,14 @@ fn suspect<'a>(subject: &'a Subject<'_>, rule: &Rule, id: RelationId) -> Option<
     if !stored || table.rows.is_some_and(|rows| rows < rule.threshold("rows", 1000.0)) {
         return None;
     }
-    let mine = |predicate: &&Predicate| predicate.conjunctive && matches!(predicate.clause, Clause::Where | Clause::InnerOn);
+    let mine =
+        |predicate: &&Predicate| predicate.conjunctive && matches!(predicate.clause, Clause::Where | Clause::InnerOn);
     let mut columns: Vec<&ColumnRef> = Vec::new();
     let mut first = None;
     for predicate in subject.facts.predicates.iter().filter(mine) {
         let right_column = predicate.right.as_ref().and_then(|right| right.column());
-        let here = [predicate.left.column(), right_column].into_iter().flatten().find(|column| column.relation == Some(id));
+        let here =
+            [predicate.left.column(), right_column].into_iter().flatten().find(|column| column.relation == Some(id));
         let Some(column) = here.filter(|_| column_and_value(predicate).is_some()) else { continue };
         // An index on any column of a condition, a join's too, may find the rows.
         if leads_an_index(table, &column.name) {
@@ -75,14 +80,27 @@ fn suspect<'a>(subject: &'a Subject<'_>, rule: &Rule, id: RelationId) -> Option<
 fn by_catalog(subject: &Subject<'_>, suspect: &Suspect<'_>) -> Option<Hit> {
     let table = suspect.table;
     let columns = names(suspect);
-    let indexed = |column: &&ColumnRef| table.indexes.iter().any(|index| index.keys.iter().any(|key| key.column.as_deref() == Some(column.name.as_str())));
+    let indexed = |column: &&ColumnRef| {
+        table
+            .indexes
+            .iter()
+            .any(|index| index.keys.iter().any(|key| key.column.as_deref() == Some(column.name.as_str())))
+    };
     // An index that has the column further back is composite-index-leading-column-missing's finding.
     if suspect.columns.iter().any(indexed) {
         return None;
     }
     let hit = match table.rows {
-        Some(rows) => Hit::new(suspect.predicate.span, format!("no index of {} begins with {columns}: all of its {rows:.0} rows are read", table.name)).by(Evidence::Stats),
-        None => Hit::new(suspect.predicate.span, format!("no index of {} begins with {columns}: the whole table is read", table.name)).by(Evidence::Schema),
+        Some(rows) => Hit::new(
+            suspect.predicate.span,
+            format!("no index of {} begins with {columns}: all of its {rows:.0} rows are read", table.name),
+        )
+        .by(Evidence::Stats),
+        None => Hit::new(
+            suspect.predicate.span,
+            format!("no index of {} begins with {columns}: the whole table is read", table.name),
+        )
+        .by(Evidence::Schema),
     };
     let _ = subject;
     Some(hit.instead(advice(suspect)))
@@ -119,6 +137,7 @@ fn by_plan(subject: &Subject<'_>, rule: &Rule, suspect: &Suspect<'_>, plan: &Pla
     }
     let _ = subject;
     let filter = node.filter.as_deref().unwrap_or_default();
-    let message = format!("the planner reads all {read:.0} rows of {} to keep about {:.0} by {filter}", table.name, node.rows);
+    let message =
+        format!("the planner reads all {read:.0} rows of {} to keep about {:.0} by {filter}", table.name, node.rows);
     Some(Hit::new(suspect.predicate.span, message).by(Evidence::Plan).instead(advice(suspect)))
 }

@@ -1,0 +1,254 @@
+//! Lint findings, as text for people and as JSON for scripts.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::lint::{Finding, Findings, RuleSet, Severity};
+use crate::logs::Report as Read;
+
+/// How many findings are shown in text; JSON has them all.
+const SHOWN_FINDINGS: usize = 100;
+/// The widest excerpt of a statement, in characters.
+const EXCERPT: usize = 100;
+
+/// All that one run found.
+pub struct LintReport<'a> {
+    /// The findings and the counts.
+    pub findings: &'a Findings,
+    /// The rules, for their reasons.
+    pub rules: &'a RuleSet,
+    /// What was read.
+    pub files: &'a [Read],
+    /// What the reader should know besides.
+    pub notes: &'a [String],
+}
+
+/// Escape sequences, or nothing.
+struct Paint {
+    error: &'static str,
+    warning: &'static str,
+    info: &'static str,
+    dim: &'static str,
+    bold: &'static str,
+    reset: &'static str,
+}
+
+const COLOURS: Paint = Paint {
+    error: "\x1b[1;31m",
+    warning: "\x1b[1;33m",
+    info: "\x1b[1;36m",
+    dim: "\x1b[2m",
+    bold: "\x1b[1m",
+    reset: "\x1b[0m",
+};
+const PLAIN: Paint = Paint { error: "", warning: "", info: "", dim: "", bold: "", reset: "" };
+
+impl Paint {
+    fn of(&self, severity: Severity) -> &'static str {
+        match severity {
+            Severity::Error => self.error,
+            Severity::Warning => self.warning,
+            Severity::Info => self.info,
+        }
+    }
+}
+
+impl LintReport<'_> {
+    /// The report as one JSON object (see the design's contract for the field names).
+    ///
+    /// # Errors
+    /// Never for findings of this program: every field has a JSON form.
+    pub fn json(&self) -> Result<String, serde_json::Error> {
+        let mut document = serde_json::to_value(self.findings)?;
+        if let Value::Object(fields) = &mut document {
+            let files = self.files.iter().map(|file| {
+                json!({
+                    "file": file.file, "format": file.format, "bytes": file.bytes, "lines": file.lines,
+                    "understood": file.understood, "statements": file.statements, "truncated": file.truncated,
+                })
+            });
+            fields.insert("files".to_owned(), files.collect());
+            fields.insert("notes".to_owned(), json!(self.notes));
+        }
+        let mut text = serde_json::to_string_pretty(&document)?;
+        text.push('\n');
+        Ok(text)
+    }
+
+    /// The report for people.
+    pub fn text(&self, colour: bool) -> String {
+        let paint = if colour { &COLOURS } else { &PLAIN };
+        let mut text = String::new();
+        let mut explained: Vec<&str> = Vec::new();
+        for finding in self.findings.findings.iter().take(SHOWN_FINDINGS) {
+            self.finding(&mut text, finding, paint);
+            if !explained.contains(&finding.rule.as_str()) {
+                explained.push(&finding.rule);
+                let why = self.rules.get(&finding.rule).map_or("", |rule| rule.why.as_str());
+                let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
+                let _ = writeln!(text, "   {}= why: {why}{}", paint.dim, paint.reset);
+            }
+            text.push('\n');
+        }
+        let more = self.findings.findings.len().saturating_sub(SHOWN_FINDINGS);
+        if more > 0 {
+            let _ = writeln!(text, "{more} more findings are not shown; --format json has them all\n");
+        }
+        for note in self.notes {
+            let _ = writeln!(text, "{}note{}: {note}", paint.bold, paint.reset);
+        }
+        self.summary(&mut text, paint);
+        text
+    }
+
+    fn finding(&self, text: &mut String, finding: &Finding, paint: &Paint) {
+        let (severity, colour) = (finding.severity.as_str(), paint.of(finding.severity));
+        let _ = writeln!(
+            text,
+            "{colour}{severity}[{}]{}: {}{}{}",
+            finding.rule, paint.reset, paint.bold, finding.message, paint.reset
+        );
+        let time =
+            if finding.total_ms > 0.0 { format!(", {} in all", duration(finding.total_ms)) } else { String::new() };
+        let place = if finding.line > 0 { format!("{}:{}", finding.file, finding.line) } else { finding.file.clone() };
+        let _ = writeln!(
+            text,
+            "  {}-->{} {place}  {}{}{time}; evidence: {}{}",
+            paint.dim,
+            paint.reset,
+            paint.dim,
+            times(finding.count),
+            finding.evidence.as_str(),
+            paint.reset
+        );
+        let (line, start, length) = excerpt(&finding.example, finding.span.start as usize, finding.span.end as usize);
+        let _ = writeln!(text, "   {}|{} {line}", paint.dim, paint.reset);
+        let _ = writeln!(
+            text,
+            "   {}|{} {}{colour}{}{}",
+            paint.dim,
+            paint.reset,
+            " ".repeat(start),
+            "^".repeat(length),
+            paint.reset
+        );
+        let _ = writeln!(text, "   {}={} instead: {}", paint.dim, paint.reset, finding.suggestion);
+    }
+
+    fn summary(&self, text: &mut String, paint: &Paint) {
+        let all = self.findings;
+        let mut counts: BTreeMap<Severity, usize> = BTreeMap::new();
+        for finding in &all.findings {
+            *counts.entry(finding.severity).or_default() += 1;
+        }
+        let counted = |severity: Severity, word: &str| {
+            let count = counts.get(&severity).copied().unwrap_or(0);
+            (count > 0).then(|| format!("{}{}{}", paint.of(severity), plural(count as u64, word), paint.reset))
+        };
+        let parts: Vec<String> = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "hint")]
+            .into_iter()
+            .filter_map(|(severity, word)| counted(severity, word))
+            .collect();
+        let found = if parts.is_empty() { "nothing found".to_owned() } else { parts.join(", ") };
+        let _ =
+            write!(text, "{found} in {} of {}", plural(all.statements, "statement"), plural(all.templates, "template"));
+        if all.unparsed > 0 {
+            let _ = write!(
+                text,
+                "; {} of {} could not be parsed",
+                plural(all.unparsed, "statement"),
+                plural(all.unparsed_templates, "template")
+            );
+        }
+        text.push('\n');
+    }
+}
+
+fn plural(count: u64, word: &str) -> String {
+    format!("{}{} {word}{}", "", thousands(count), if count == 1 { "" } else { "s" })
+}
+
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{} times", thousands(count)),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn duration(milliseconds: f64) -> String {
+    match milliseconds {
+        ms if ms < 1000.0 => format!("{ms:.1} ms"),
+        ms if ms < 120_000.0 => format!("{:.1} s", ms / 1000.0),
+        ms if ms < 7_200_000.0 => format!("{:.1} min", ms / 60_000.0),
+        ms => format!("{:.1} h", ms / 3_600_000.0),
+    }
+}
+
+/// The line of a statement with the marked bytes, cut to a readable width: the line, and where in it
+/// (in characters) the mark begins and how long it is.
+fn excerpt(statement: &str, start: usize, end: usize) -> (String, usize, usize) {
+    let start = floor(statement, start);
+    let end = floor(statement, end).max(start);
+    let line_start = statement.get(..start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+    let line_end = statement.get(start..).and_then(|rest| rest.find('\n')).map_or(statement.len(), |at| start + at);
+    let line = statement.get(line_start..line_end).unwrap_or("");
+    let indent = line.chars().take_while(|letter| letter.is_whitespace()).count();
+    let before = statement.get(line_start..start).unwrap_or("").chars().count();
+    let marked = statement.get(start..end.min(line_end)).unwrap_or("").trim_end().chars().count().max(1);
+    // A long line is cut so that the mark stays in sight.
+    let lead = before.saturating_sub(EXCERPT / 2).max(indent.min(before));
+    let (opening, skip) = if lead > indent { (".. ", lead) } else { ("", indent.min(before)) };
+    let clean = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let kept: String = line.chars().skip(skip).take(EXCERPT).map(clean).collect();
+    let closing = if line.chars().count() > skip + EXCERPT { " .." } else { "" };
+    let at = before - skip;
+    let length = marked.min(kept.chars().count().saturating_sub(at)).max(1);
+    (format!("{opening}{kept}{closing}"), at + opening.len(), length)
+}
+
+/// The nearest character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_marks_the_span_in_its_line() {
+        let statement = "SELECT a\n    FROM t WHERE é = NULL AND b = 1";
+        let start = statement.find("é").expect("there");
+        let (line, at, length) = excerpt(statement, start, start + "é = NULL".len());
+        assert_eq!(line, "FROM t WHERE é = NULL AND b = 1");
+        assert_eq!((at, length), (13, 8));
+        let long = format!("SELECT {} FROM t WHERE x = NULL", "a, ".repeat(200));
+        let start = long.find("x = NULL").expect("there");
+        let (line, at, length) = excerpt(&long, start, start + 8);
+        assert_eq!(line.chars().skip(at).take(length).collect::<String>(), "x = NULL");
+        assert!(line.chars().count() <= EXCERPT + 6);
+        assert_eq!(excerpt("", 5, 9).2, 1);
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!((thousands(1_234_567), thousands(12)), ("1,234,567".to_owned(), "12".to_owned()));
+        assert_eq!((duration(12.34), duration(90_000.0)), ("12.3 ms".to_owned(), "90.0 s".to_owned()));
+    }
+}
