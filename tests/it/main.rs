@@ -3,6 +3,8 @@
 mod advise;
 mod cli;
 mod docker;
+mod explain;
+mod placement;
 mod support;
 mod templates;
 mod tidy;
