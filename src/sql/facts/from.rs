@@ -354,6 +354,27 @@ impl Builder<'_> {
         self.alias_name(alias)
     }
 
+    /// A table in a block's FROM, or a target.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one relation")]
+    pub(super) fn table(
+        &mut self,
+        scope: ScopeId,
+        schema: Option<String>,
+        name: String,
+        alias: Option<String>,
+        join: JoinKind,
+        access: Access,
+        span: Span,
+    ) -> RelationId {
+        let table = self.catalog.find(schema.as_deref(), &name);
+        let columns = table.and_then(|id| {
+            let columns = &self.catalog.table(id).columns;
+            (!columns.is_empty()).then(|| columns.iter().map(|column| Some(column.name.clone())).collect())
+        });
+        let source = RelationSource::Table { schema, name, table };
+        self.add_relation(Relation { scope, source, alias, join, nullable: false, access, span }, columns)
+    }
+
     /// A target's name as a relation that is written.
     pub(super) fn target(&mut self, scope: ScopeId, name: &ObjectName, alias: Option<&Ident>) -> RelationId {
         let span = self.name_span(name);

@@ -9,9 +9,7 @@ use sqlparser::ast::{
 use super::build::{Builder, CteName};
 use super::predicates::Place;
 use super::resolve::{Columns, folded, qualified};
-use super::{
-    Access, Clause, JoinKind, Literal, Operand, Projection, Relation, RelationSource, ScopeId, ScopeKind, SortKey, Span,
-};
+use super::{Access, Clause, JoinKind, Literal, Operand, Projection, ScopeId, ScopeKind, SortKey, Span};
 
 impl Builder<'_> {
     /// Fills `scope` with a query.
@@ -476,27 +474,6 @@ impl Builder<'_> {
         if let Some(known) = self.scope_columns.get_mut(scope.0) {
             *known = columns;
         }
-    }
-
-    /// A table in a block's FROM, or a target.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one relation")]
-    pub(super) fn table(
-        &mut self,
-        scope: ScopeId,
-        schema: Option<String>,
-        name: String,
-        alias: Option<String>,
-        join: JoinKind,
-        access: Access,
-        span: Span,
-    ) -> super::RelationId {
-        let table = self.catalog.find(schema.as_deref(), &name);
-        let columns = table.and_then(|id| {
-            let columns = &self.catalog.table(id).columns;
-            (!columns.is_empty()).then(|| columns.iter().map(|column| Some(column.name.clone())).collect())
-        });
-        let source = RelationSource::Table { schema, name, table };
-        self.add_relation(Relation { scope, source, alias, join, nullable: false, access, span }, columns)
     }
 }
 

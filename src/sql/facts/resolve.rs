@@ -86,7 +86,7 @@ impl Builder<'_> {
     pub(super) fn name_span(&self, name: &ObjectName) -> Span {
         let mut spans = name.0.iter().filter_map(|part| part.as_ident()).map(|ident| self.parsed.ident_span(ident));
         let first = spans.next().unwrap_or_default();
-        Span { start: first.start, end: spans.last().unwrap_or(first).end }
+        Span { start: first.start, end: spans.next_back().unwrap_or(first).end }
     }
 
     /// Resolves `a`, `t.a` or `s.t.a` and notes that it was mentioned.

@@ -134,9 +134,9 @@ impl Edits<'_> {
                 self.lose("OVERRIDING USER VALUE");
             }
             self.drop(index, 3);
-        } else if self.is(index, "ASYMMETRIC") && is_word(self.before(index), "BETWEEN") {
-            self.drop(index, 1);
-        } else if self.is(index, "VARIADIC") && !self.is(0, "CREATE") && opens_argument(self.before(index)) {
+        } else if (self.is(index, "ASYMMETRIC") && is_word(self.before(index), "BETWEEN"))
+            || (self.is(index, "VARIADIC") && !self.is(0, "CREATE") && opens_argument(self.before(index)))
+        {
             self.drop(index, 1);
         } else if self.is(index, "ISNULL") && *self.token(index + 1) != Token::LParen && ends_value(self.before(index))
         {
@@ -196,7 +196,7 @@ impl Edits<'_> {
 
     /// Words between commas, one each.
     fn single_words(&self, from: usize, to: usize) -> bool {
-        (from..to).all(|at| matches!(self.token(at), Token::Word(_)) == ((at - from) % 2 == 0))
+        (from..to).all(|at| matches!(self.token(at), Token::Word(_)) == (at - from).is_multiple_of(2))
     }
 
     /// `WITH [NO] DATA` at the end.

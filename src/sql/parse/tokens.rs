@@ -202,11 +202,6 @@ impl Tokens {
         let index = self.entries.partition_point(|entry| entry.span.start <= position).checked_sub(1)?;
         (self.span(index).end > position).then_some(index)
     }
-
-    /// The line (from 1) of a token, for messages.
-    pub(crate) fn line(&self, index: TokenIndex) -> u32 {
-        self.entries.get(index).map_or(1, |entry| entry.line)
-    }
 }
 
 /// Statements longer than 4 GiB are refused before they come here.
