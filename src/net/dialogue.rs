@@ -5,9 +5,13 @@
 use std::borrow::BorrowMut;
 use std::future::poll_fn;
 use std::io;
+use std::task::{Context, Poll};
 
 use crate::net::stream::Stream;
 use crate::wire::frame;
+
+/// Bytes read at once.
+const CHUNK: usize = 8 * 1024;
 
 /// A stream with what was read from it and not yet understood.
 #[derive(Debug)]
@@ -35,13 +39,25 @@ impl<'a> Dialogue<&'a mut Stream> {
 impl<S: BorrowMut<Stream>> Dialogue<S> {
     /// Reads what has arrived, waiting for at least one byte.
     pub async fn fill(&mut self) -> io::Result<()> {
-        let mut chunk = [0u8; 1024];
-        let count = poll_fn(|cx| self.stream.borrow_mut().poll_read(cx, &mut chunk)).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.pending.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        poll_fn(|cx| self.poll_fill(cx)).await?;
         Ok(())
+    }
+
+    /// Reads what has arrived; gives how much. The memory for it is taken only when there is something.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let held = self.pending.len();
+        self.pending.resize(held + CHUNK, 0);
+        let room = self.pending.get_mut(held..).unwrap_or_default();
+        let polled = self.stream.borrow_mut().poll_read(cx, room);
+        let count = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
+        self.pending.truncate(held + count);
+        if self.pending.is_empty() {
+            self.pending = Vec::new();
+        }
+        match polled {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            other => other,
+        }
     }
 
     /// The next frame: its tag and body.

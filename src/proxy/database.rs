@@ -11,6 +11,7 @@ use crate::net::connect::ServerTarget;
 use crate::net::tls::{self, Verify};
 use crate::pool::settings::{Reported, Settings as SessionSettings};
 use crate::pool::{Interned, Pool, PoolOptions};
+use crate::proxy::sharded::planner::Planner;
 
 /// Most settings whose greeting is remembered.
 const MAX_GREETINGS: usize = 1000;
@@ -28,6 +29,8 @@ pub struct Database {
     greetings: Mutex<HashMap<Arc<SessionSettings>, Arc<Reported>>>,
     interned: Arc<Interned>,
     workers: usize,
+    /// Plans of a sharded database.
+    pub planner: Option<Arc<Planner>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,6 +54,7 @@ impl Database {
             greetings: Mutex::default(),
             interned,
             workers,
+            planner: settings.is_sharded().then(|| Planner::new(settings)).transpose()?.map(Arc::new),
         };
         for (shard, url) in settings.servers() {
             let user = url.user.clone().or_else(|| config.users.keys().next().cloned()).unwrap_or_default();

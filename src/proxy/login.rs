@@ -20,6 +20,7 @@ use crate::proxy::clients::{Client, Clients, Seat};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::database::Database;
 use crate::proxy::session::{Access, Session};
+use crate::proxy::sharded::{Parts, ShardedSession};
 use crate::wire::message::{self, Failure};
 use crate::wire::startup::Startup;
 
@@ -104,14 +105,15 @@ impl House {
             Box::pin(tokio::time::timeout(self.config.limits.login_timeout, self.clone().login(tcp, home, seat)));
         let outcome = login.await;
         match outcome {
-            Ok(Ok(Some(session))) => session.run().await,
+            Ok(Ok(Some(Served::Pooled(session)))) => session.run().await,
+            Ok(Ok(Some(Served::Sharded(session)))) => Box::pin(session.run()).await,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a client left during login"),
             Err(_) => tracing::debug!("a client took too long to log in"),
         }
     }
 
-    async fn login(self: Arc<Self>, tcp: TcpStream, home: usize, seat: Seat) -> io::Result<Option<Box<Session>>> {
+    async fn login(self: Arc<Self>, tcp: TcpStream, home: usize, seat: Seat) -> io::Result<Option<Served>> {
         let (mut dialogue, startup) = match open(tcp, self.tls.as_ref().map(|tls| &tls.0)).await? {
             Arrival::Session(dialogue, startup) => (dialogue, startup),
             Arrival::Cancel { pid, secret } => {
@@ -183,6 +185,11 @@ impl House {
                 Err(failure) => return Ok(Err(failure)),
             },
         };
+        if let Some(planner) = &database.planner
+            && let Err(error) = planner.ensure_loaded(&database.config, &pool.target).await
+        {
+            return Ok(Err(Failure::fatal("08006", format!("the catalog could not be read: {}", error.what))));
+        }
         let access = Access { database: database.clone(), pool, home, user: startup.user.clone() };
         Ok(Ok((access, settings, greeting)))
     }
@@ -213,7 +220,7 @@ impl House {
         access: Access,
         (settings, greeting): (Arc<Settings>, Arc<Reported>),
         seat: Seat,
-    ) -> io::Result<Box<Session>> {
+    ) -> io::Result<Served> {
         let client = self.clients.register().ok_or(io::ErrorKind::Other)?;
         let guard = Registered { clients: self.clients.clone(), client };
         let mut out = Vec::new();
@@ -225,8 +232,22 @@ impl House {
         dialogue.send(&out).await?;
         tracing::debug!(user = startup.user, database = startup.database, client = guard.client.id, "connected");
         let limit = usize::try_from(self.config.limits.max_message.0).unwrap_or(usize::MAX);
-        let talk = Conversation::new(guard.client.id, settings, greeting, self.interned.clone(), limit);
-        Ok(Box::new(Session::new(dialogue, talk, access, guard, seat)))
+        let interned = self.interned.clone();
+        let Some(planner) = access.database.planner.clone() else {
+            let talk = Conversation::new(guard.client.id, settings, greeting, interned, limit);
+            return Ok(Served::Pooled(Box::new(Session::new(dialogue, talk, access, guard, seat))));
+        };
+        let pools = self.shards(&access).map_err(io::Error::other)?;
+        let parts = Parts { dialogue, access, planner, pools, settings, told: greeting, interned, max_message: limit };
+        Ok(Served::Sharded(Box::new(ShardedSession::new(parts, guard, seat))))
+    }
+
+    /// The pools of all shards.
+    fn shards(&self, access: &Access) -> Result<Vec<Arc<Pool>>> {
+        let password = self.users.get(&access.user).and_then(|user| user.password.as_deref());
+        (0..access.database.config.shards.len())
+            .map(|shard| access.database.pool(shard, &access.user, password))
+            .collect()
     }
 
     async fn cancel(&self, pid: u32, secret: &[u8]) {
@@ -236,6 +257,12 @@ impl House {
             tracing::warn!(error = error.message, "a cancel request could not be delivered");
         }
     }
+}
+
+/// A client that is ready, by the kind of its database.
+enum Served {
+    Pooled(Box<Session>),
+    Sharded(Box<ShardedSession>),
 }
 
 type Admitted = (Access, Arc<Settings>, Arc<Reported>);

@@ -23,4 +23,5 @@ pub mod listen;
 pub mod login;
 mod metrics;
 pub mod session;
+pub mod sharded;
 pub mod statements;

@@ -167,8 +167,10 @@ impl Failure {
     /// Appends it as ErrorResponse.
     pub fn write(&self, out: &mut Vec<u8>) {
         let severity = if self.fatal { "FATAL" } else { "ERROR" };
-        // A message of PostgreSQL's own wording (authentication) is kept, others name their author.
-        let own = self.code.starts_with("28") || self.message.starts_with("pgweir");
+        // What PostgreSQL would say itself in the same case is said in its words; the rest names its author.
+        let own = matches!(self.code, "25P01" | "25P02" | "26000" | "34000" | "3B001" | "42P05")
+            || self.code.starts_with("28")
+            || self.message.starts_with("pgweir");
         let message = if own { self.message.clone() } else { format!("pgweir: {}", self.message) };
         let mut fields = vec![
             (b'S', severity.to_owned()),
