@@ -52,16 +52,16 @@ choices! {
         Transaction = "transaction",
         /// When the client leaves.
         Session = "session",
-        /// After each statement; transactions of several statements are refused.
-        Statement = "statement",
+    }
+    planned {
+        "statement": "write `transaction`",
     }
 }
 
 settings! {
     /// Connections to each server, for each pair of database and user.
     pub struct Pool {
-        /// When a client gives its server connection back: after each transaction, when it leaves, or after each
-        /// statement (which refuses transactions of several statements).
+        /// When a client gives its server connection back: after each transaction, or when it leaves.
         mode: PoolMode = "transaction",
         /// Connections to a server at most.
         size: u32 = "20",

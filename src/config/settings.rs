@@ -65,8 +65,9 @@ settings! {
         certificate: Option<String> = absent,
         /// The private key's file (PEM).
         key: Option<String> = absent,
-        /// A file of authorities (PEM) one of which must have signed the client's certificate; clients need none unless set.
-        client_ca: Option<String> = absent,
+    }
+    planned {
+        "client_ca": "remove it; clients are known by their passwords",
     }
     check check_tls;
 }
@@ -78,14 +79,13 @@ settings! {
         max_clients: u32 = "10000",
         /// Time from connecting to being authenticated.
         login_timeout: Duration = "15s",
-        /// Time that a client may hold a server connection in an open transaction without sending anything.
-        idle_in_transaction_timeout: Duration = "0",
         /// The longest message that a client may send. PostgreSQL's own limit is 1GB.
         max_message: ByteSize = "256MB",
-        /// Memory for cached templates and their plans.
-        plan_cache: ByteSize = "64MB",
         /// Time that clients have to finish their transactions when the proxy is asked to stop.
         shutdown_timeout: Duration = "30s",
+    }
+    planned {
+        "idle_in_transaction_timeout": "remove it; set idle_in_transaction_session_timeout on the server",
     }
 }
 
@@ -164,7 +164,7 @@ fn check_config(config: &Config, node: &Node, reader: &mut Reader) -> bool {
 }
 
 fn check_tls(tls: &ClientTls, node: &Node, reader: &mut Reader) -> bool {
-    let given = [("certificate", &tls.certificate), ("key", &tls.key), ("client_ca", &tls.client_ca)];
+    let given = [("certificate", &tls.certificate), ("key", &tls.key)];
     if tls.mode == ClientTlsMode::Disable {
         if let Some((name, _)) = given.iter().find(|(_, value)| value.is_some()) {
             let at = node.get(name).map_or(node.at, |node| node.at);
@@ -173,7 +173,7 @@ fn check_tls(tls: &ClientTls, node: &Node, reader: &mut Reader) -> bool {
         }
         return true;
     }
-    for (name, _) in given[..2].iter().filter(|(_, value)| value.is_none()) {
+    for (name, _) in given.iter().filter(|(_, value)| value.is_none()) {
         let what = format!("`tls.mode` is `{}`, but `tls.{name}` is missing", tls.mode.word());
         reader.problem::<()>(node.at, what, format!("add `{name}`: a PEM file"));
     }
