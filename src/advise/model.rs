@@ -201,6 +201,8 @@ pub struct Recommendation {
     pub cost_after: f64,
     /// Positions of the statements whose plans use it, dearest gain first.
     pub statements: Vec<usize>,
+    /// Executions of the workload that would have to maintain it: inserts into its table, and updates of its columns.
+    pub writes: f64,
     /// What the costs rest on.
     pub evidence: Evidence,
     /// Why, in a sentence.

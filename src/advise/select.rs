@@ -16,7 +16,7 @@ use super::model::{Advice, CostFailure, CostModel, Definition, Evidence, Options
 use super::whatif::{Set, WhatIf};
 use crate::error::Result;
 use crate::sql::catalog::{Catalog, Table, TableId};
-use crate::sql::facts::RelationSource;
+use crate::sql::facts::{Access, RelationSource, StatementKind};
 
 /// How often a statement's used indexes are taken away and the planner asked again, for each tier.
 const SEED_ROUNDS: usize = 3;
@@ -63,7 +63,7 @@ pub fn advise(
         Some(best) => best,
         None => chooser.start(),
     };
-    let mut recommendations = recommend(&mut chooser, &best, catalog)?;
+    let mut recommendations = recommend(&mut chooser, &best, statements, catalog)?;
     recommendations.sort_by(|a, b| (b.cost_before - b.cost_after).total_cmp(&(a.cost_before - a.cost_after)));
     let start = chooser.start();
     let advice = Advice {
@@ -187,7 +187,12 @@ impl Seeds<'_, '_> {
     }
 }
 
-fn recommend(chooser: &mut Chooser<'_>, best: &State, catalog: &Catalog) -> Result<Vec<Recommendation>> {
+fn recommend(
+    chooser: &mut Chooser<'_>,
+    best: &State,
+    statements: &[Statement],
+    catalog: &Catalog,
+) -> Result<Vec<Recommendation>> {
     let mut names = Names::of(catalog);
     let mut found = Vec::new();
     for index in best.set.iter() {
@@ -203,12 +208,30 @@ fn recommend(chooser: &mut Chooser<'_>, best: &State, catalog: &Catalog) -> Resu
             cost_after: worth.after,
             why: why(&definition, worth.users.len(), evidence),
             statements: worth.users,
+            writes: statements.iter().filter(|statement| maintains(statement, &definition)).map(|s| s.calls).sum(),
             evidence,
             name,
             definition,
         });
     }
     Ok(found)
+}
+
+/// True when the statement adds entries to the index. (A delete does not, and an update of other columns can stay on
+/// its page.)
+fn maintains(statement: &Statement, index: &Definition) -> bool {
+    let Some(facts) = &statement.facts else { return false };
+    let mut written = facts.relations.iter().filter(|relation| relation.access == Access::Write);
+    let is_written = written.any(
+        |relation| matches!(relation.source, RelationSource::Table { table: Some(table), .. } if table == index.table),
+    );
+    let holds = |name: &String| index.include.contains(name) || index.keys.iter().any(|key| &key.column == name);
+    is_written
+        && match facts.kind {
+            StatementKind::Insert | StatementKind::Merge => true,
+            StatementKind::Update => facts.assignments.iter().any(|(column, _)| holds(&column.name)),
+            _ => false,
+        }
 }
 
 fn why(definition: &Definition, statements: usize, evidence: Evidence) -> String {

@@ -91,6 +91,7 @@ impl IndexReport<'_> {
             "fingerprints": fingerprints,
             "evidence": found.evidence.word(),
             "name": found.name,
+            "writes": whole(found.writes),
             "why": found.why,
         })
     }
@@ -156,6 +157,10 @@ impl IndexReport<'_> {
     fn write_recommendation(&self, out: &mut String, position: usize, found: &Recommendation) -> std::fmt::Result {
         writeln!(out, "\n{position}. {}", printable(&found.ddl))?;
         writeln!(out, "   why: {}", found.why)?;
+        if found.writes > 0.0 {
+            let writes = plural(found.writes as usize, "write");
+            writeln!(out, "   price: maintained by {writes} of this workload, which the costs do not show")?;
+        }
         let cost = |costs: &[Option<f64>], at: usize| costs.get(at).copied().flatten().unwrap_or(0.0);
         for at in found.statements.iter().take(SHOWN_STATEMENTS) {
             let Some(statement) = self.statements.get(*at) else { continue };

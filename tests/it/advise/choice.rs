@@ -93,6 +93,22 @@ fn a_small_budget_takes_what_brings_most_by_the_byte() {
 }
 
 #[test]
+fn the_writes_that_maintain_an_index_are_counted() {
+    let texts = [
+        ("select * from t where a = 1", 10.0),
+        ("insert into t (id, a) values (1, 2)", 5.0),
+        ("update t set a = 3 where id = 1", 2.0),
+        ("update t set b = 3 where id = 1", 100.0),
+        ("delete from t where id = 1", 100.0),
+        ("insert into u (id) values (1)", 100.0),
+    ];
+    let options = Options { min_workload_gain: 0.0001, ..Options::default() };
+    let advice = run(&texts, &mut Toy::default(), &options);
+    let on_a = advice.recommendations.iter().find(|found| found.name == "t_a_idx").unwrap();
+    assert_eq!(on_a.writes, 7.0);
+}
+
+#[test]
 fn what_brings_too_little_is_left_out() {
     let texts = [("select * from t where a = 1", 1_000_000.0), ("select * from u where x = 1", 1.0)];
     let advice = run(&texts, &mut Toy::default(), &Options::default());
