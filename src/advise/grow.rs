@@ -104,11 +104,11 @@ impl<'a> Chooser<'a> {
         let grown = self.grow(self.start(), by_byte)?;
         let mut best = self.prune(grown)?;
         for _ in 0..SWAP_PASSES {
-            let before = best.total;
+            let before = self.burden(&best);
             best = self.swap(best)?;
             best = self.grow(best, by_byte)?;
             best = self.prune(best)?;
-            if best.total >= before {
+            if self.burden(&best) >= before {
                 break;
             }
         }
@@ -190,14 +190,23 @@ impl<'a> Chooser<'a> {
         Ok(())
     }
 
-    /// The gain below which an addition of so many bytes is not worth it.
-    fn least_gain(&self, bytes: u64) -> f64 {
-        let storage = match self.options.storage_budget_bytes {
+    /// What so many bytes cost in the workload's currency; nothing under a budget, which is there to be used.
+    fn storage_cost(&self, bytes: u64) -> f64 {
+        match self.options.storage_budget_bytes {
             Some(_) => 0.0,
             // Bytes and costs are far below 2^52, where f64 is exact.
-            None => self.options.storage_price * bytes as f64 / self.table_bytes,
-        };
-        self.today * self.options.min_workload_gain.max(storage)
+            None => self.today * self.options.storage_price * bytes as f64 / self.table_bytes,
+        }
+    }
+
+    /// The workload's cost under a state, and its storage's: what is made small.
+    pub fn burden(&self, state: &State) -> f64 {
+        state.total + self.storage_cost(state.bytes)
+    }
+
+    /// The gain below which an addition of so many bytes is not worth it.
+    fn least_gain(&self, bytes: u64) -> f64 {
+        (self.today * self.options.min_workload_gain).max(self.storage_cost(bytes))
     }
 
     fn grow(&mut self, start: State, by_byte: bool) -> Result<State> {
@@ -221,24 +230,23 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    /// Replaces one chosen index by another where that is better.
+    /// Replaces one chosen index by another where that is better: by more than it takes, or smaller for little loss.
     fn swap(&mut self, start: State) -> Result<State> {
         let mut state = start;
         let chosen: Vec<usize> = state.set.iter().collect();
         for old in chosen {
-            let mut best: Option<Move> = None;
+            let mut best: Option<(f64, Move)> = None;
             for new in self.picked.clone() {
                 if state.set.contains(new) {
                     continue;
                 }
                 let Some(change) = self.consider(&state, new, vec![old])? else { continue };
-                let grows_by = change.bytes.saturating_sub(state.bytes);
-                let least = (self.today * MIN_SWAP_GAIN).max(self.least_gain(grows_by));
-                if change.gain > best.as_ref().map_or(least, |known| known.gain) {
-                    best = Some(change);
+                let net = change.gain + self.storage_cost(state.bytes) - self.storage_cost(change.bytes);
+                if net > best.as_ref().map_or(self.today * MIN_SWAP_GAIN, |(known, _)| *known) {
+                    best = Some((net, change));
                 }
             }
-            if let Some(change) = best {
+            if let Some((_, change)) = best {
                 state = self.apply(&state, &change)?;
             }
         }

@@ -55,7 +55,7 @@ pub fn advise(
     for (run, by_byte) in [true, false].into_iter().enumerate() {
         progress(run, 2, "choosing among them");
         let outcome = chooser.choose(by_byte)?;
-        if best.as_ref().is_none_or(|best| outcome.total < best.total) {
+        if best.as_ref().is_none_or(|best| chooser.burden(&outcome) < chooser.burden(best)) {
             best = Some(outcome);
         }
     }

@@ -93,6 +93,45 @@ fn a_small_budget_takes_what_brings_most_by_the_byte() {
 }
 
 #[test]
+fn a_covering_index_must_pay_for_its_size_unless_a_budget_allows_it() {
+    let mut catalog = catalog();
+    let id = catalog.find(None, "t").unwrap();
+    catalog.table_mut(id).pages = Some(100);
+    let texts = [("select a, c from t where a = 1 and d > 3", 1.0)];
+    let statements = statements(&texts, &catalog);
+    let widths = |options: &Options| {
+        let advice = advise(&statements, &catalog, &mut Wide, options, &mut |_, _, _| {}).unwrap().0;
+        advice
+            .recommendations
+            .iter()
+            .map(|found| found.definition.keys.len() + found.definition.include.len())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(widths(&Options::default()), [1]);
+    assert_eq!(widths(&Options { storage_budget_bytes: Some(1 << 20), ..Options::default() }), [3]);
+}
+
+/// Each column an index holds, beyond the first, takes a little more off the cost, and each takes 100 kB.
+struct Wide;
+
+impl CostModel for Wide {
+    fn evidence(&self, _: TableId) -> Evidence {
+        Evidence::Plan
+    }
+
+    fn price(&mut self, _: &Statement, set: &[&Definition]) -> Result<Priced, CostFailure> {
+        let width = |at: &usize| set[*at].keys.len() + set[*at].include.len();
+        let best = (0..set.len()).filter(|at| set[*at].keys[0].column == "a").max_by_key(width);
+        let cost = best.map_or(1000.0, |at| 100.0 - 5.0 * width(&at) as f64);
+        Ok(Priced { cost, used: best.into_iter().collect(), existing: Vec::new() })
+    }
+
+    fn size(&mut self, definition: &Definition) -> Result<u64, CostFailure> {
+        Ok(100_000 * (definition.keys.len() + definition.include.len()) as u64)
+    }
+}
+
+#[test]
 fn the_writes_that_maintain_an_index_are_counted() {
     let texts = [
         ("select * from t where a = 1", 10.0),
