@@ -53,7 +53,7 @@ pub(super) fn reader(sample: &[u8], file: &str, options: &Options) -> Result<Opt
         format => format,
     };
     Ok(Some(match format {
-        LogFormat::Csvlog => (Reader::Csv(CsvLog::new()), "csvlog".to_owned()),
+        LogFormat::Csvlog => (Reader::Csv(Box::new(CsvLog::new())), "csvlog".to_owned()),
         LogFormat::Jsonlog => (Reader::Json(JsonLog::default()), "jsonlog".to_owned()),
         LogFormat::Sql => (Reader::Sql(SqlFile::default()), "sql".to_owned()),
         LogFormat::Stderr | LogFormat::Auto => match given {

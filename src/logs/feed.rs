@@ -72,7 +72,7 @@ impl Report {
 /// A reader of one format.
 pub(super) enum Reader {
     Stderr(Box<Stderr>),
-    Csv(CsvLog),
+    Csv(Box<CsvLog>),
     Json(JsonLog),
     Sql(SqlFile),
 }

@@ -197,13 +197,10 @@ fn unicode<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     };
     let Some(mut code) = hex(text) else { return text };
     let mut rest = text.get(4..).unwrap_or_default();
-    if (0xd800..0xdc00).contains(&code) {
-        if let Some((low, after)) = rest.strip_prefix(b"\\u").and_then(|low| Some((hex(low)?, low.get(4..)?))) {
-            if (0xdc00..0xe000).contains(&low) {
-                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-                rest = after;
-            }
-        }
+    let second = rest.strip_prefix(b"\\u").and_then(|low| Some((hex(low)?, low.get(4..)?)));
+    if let Some((low @ 0xdc00..0xe000, after)) = second.filter(|_| (0xd800..0xdc00).contains(&code)) {
+        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+        rest = after;
     }
     let letter = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
     out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());

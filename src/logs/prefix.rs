@@ -250,6 +250,14 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0u64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
 }
 
+/// Two groups of hexadecimal digits around a dot.
+fn dotted(word: &[u8]) -> Option<(&[u8], &[u8])> {
+    let dot = memchr::memchr(b'.', word)?;
+    let (whole, fraction) = (word.get(..dot)?, word.get(dot + 1..)?);
+    let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
+    (digits(whole) && digits(fraction)).then_some((whole, fraction))
+}
+
 /// Reads a line of no known prefix: a severity anywhere, and what the text before it gives away.
 pub(super) fn guess<'a>(clock: &mut Clock, line: &'a [u8]) -> Option<Header<'a>> {
     let (severity, start, message) = severity::anywhere(line)?;
@@ -260,11 +268,20 @@ pub(super) fn guess<'a>(clock: &mut Clock, line: &'a [u8]) -> Option<Header<'a>>
         header.at = Some(at);
         rest = rest.get(skipped + length..)?;
     }
-    let is_end = |byte: &u8| matches!(byte, b' ' | b',' | b']' | b'[' | b':' | b';' | b'|' | b'(' | b')' | b'>');
+    let is_end = |byte: &u8| matches!(byte, b' ' | b',' | b']' | b'[' | b':' | b';' | b'|' | b'(' | b')' | b'<' | b'>');
     for word in rest.split(is_end).filter(|word| !word.is_empty()) {
         if let Some(pid) = decimal(word) {
             if header.session == 0 {
                 header.session = pid;
+            }
+        } else if let Some((whole, fraction)) = dotted(word) {
+            // `%n` is ten digits and three, `%c` hexadecimal digits of the session's start and process.
+            match (decimal(whole), decimal(fraction)) {
+                (Some(seconds), Some(millis)) if whole.len() == 10 && fraction.len() == 3 => {
+                    header.at = header.at.or(Some(seconds as Millis * 1000 + millis as Millis));
+                }
+                _ if whole.len() == 8 && header.session == 0 => header.session = session_of(word),
+                _ => {}
             }
         } else if let Some(equals) = memchr::memchr(b'=', word) {
             let (name, value) = (&word[..equals], &word[equals + 1..]);
@@ -341,5 +358,8 @@ mod tests {
         let line = "2026-11-22 22:41:36 UTC db=shop,user=app,pid=7 LOG:  x";
         let header = guess(&mut Clock::default(), line.as_bytes()).expect("a header");
         assert_eq!(said(&header, line), (7, "app", "shop", "x"));
+        let line = "<1795387296.123|6741a2b3.2a|x|00000> LOG:  x";
+        let header = guess(&mut Clock::default(), line.as_bytes()).expect("a header");
+        assert_eq!((header.session, header.at), (session_of(b"6741a2b3.2a"), Some(1_795_387_296_123)));
     }
 }

@@ -107,10 +107,8 @@ impl Stderr {
         group: &mut Option<Group<'a>>,
         context: &mut Context<'_>,
     ) {
-        if line.first() == Some(&b'\t') {
-            if let Some(group) = group {
-                return group.extend(range);
-            }
+        if let (Some(b'\t'), Some(group)) = (line.first(), group.as_mut()) {
+            return group.extend(range);
         }
         if let Some(header) = self.header(line) {
             let text = range.start + header.message..range.end;

@@ -104,7 +104,7 @@ fn carriage_returns_a_byte_order_mark_and_nul_bytes_change_nothing() {
     let (notes, _) = read_auto(&format!("\u{feff}{}", STDERR.replace('\n', "\r\n")));
     let without: Vec<String> = notes.iter().map(|note| note.replace('\r', "")).collect();
     assert_eq!(without, STDERR_NOTES);
-    let (notes, _) = read_auto(&STDERR.replacen("2026", "\0\0\0\02026", 1));
+    let (notes, _) = read_auto(&STDERR.replacen("2026", "\0\0\0\u{0}2026", 1));
     assert_eq!(notes, STDERR_NOTES);
 }
 

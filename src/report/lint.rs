@@ -167,7 +167,7 @@ impl LintReport<'_> {
 }
 
 fn plural(count: u64, word: &str) -> String {
-    format!("{}{} {word}{}", "", thousands(count), if count == 1 { "" } else { "s" })
+    format!("{} {word}{}", thousands(count), if count == 1 { "" } else { "s" })
 }
 
 fn times(count: u64) -> String {
@@ -183,7 +183,7 @@ fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -3,6 +3,7 @@
 mod advise;
 mod cli;
 mod docker;
+mod lint;
 mod support;
 mod templates;
 mod tidy;

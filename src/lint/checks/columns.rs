@@ -54,9 +54,9 @@ fn other_is_fixed(other: &Operand, column: &crate::sql::facts::ColumnRef) -> boo
 
 /// The catalog says that an index helps, or that none is needed.
 fn refuted(subject: &Subject<'_>, found: &Wrapped<'_>, rule: &Rule) -> bool {
-    let Some((table, column)) = subject.column(found.column) else { return false };
+    let Some((table, _)) = subject.column(found.column) else { return false };
     let small = table.rows.is_some_and(|rows| rows < rule.threshold("rows", 1000.0));
-    small || has_expression_index(subject, table, found) || already_one_row(subject, found, &column.name)
+    small || has_expression_index(subject, table, found) || already_one_row(subject, found)
 }
 
 /// An index on the same expression.
@@ -72,7 +72,7 @@ fn has_expression_index(subject: &Subject<'_>, table: &Table, found: &Wrapped<'_
 }
 
 /// Another condition already finds the row by a unique key.
-fn already_one_row(subject: &Subject<'_>, found: &Wrapped<'_>, _column: &str) -> bool {
+fn already_one_row(subject: &Subject<'_>, found: &Wrapped<'_>) -> bool {
     found.predicate.conjunctive && found.column.relation.is_some_and(|relation| subject.at_most_one_row(relation))
 }
 

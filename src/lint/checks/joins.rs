@@ -22,10 +22,11 @@ pub(super) fn implicit_cross_join(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
         }
         // NATURAL and USING joins, and whatever is joined by words, say themselves what connects them.
         for pair in all.windows(2) {
-            if let [(left, _), (right, relation)] = pair {
-                if !matches!(relation.join, JoinKind::First | JoinKind::Comma) {
+            match pair {
+                [(left, _), (right, relation)] if !matches!(relation.join, JoinKind::First | JoinKind::Comma) => {
                     connect(&mut groups, &[*left, *right]);
                 }
+                _ => {}
             }
         }
         let [first, second, ..] = groups.as_slice() else { continue };

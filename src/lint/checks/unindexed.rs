@@ -17,7 +17,7 @@ pub(super) fn unindexed_scan(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
         subject.facts.kind,
         StatementKind::Select | StatementKind::Update | StatementKind::Delete | StatementKind::Insert
     );
-    if !reads || !subject.knows_schema() && subject.template.example.is_empty() {
+    if !reads || !subject.knows_schema() {
         return Vec::new();
     }
     let suspects: Vec<Suspect<'_>> =
@@ -26,8 +26,8 @@ pub(super) fn unindexed_scan(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
         return Vec::new();
     }
     match subject.plan() {
-        Some(plan) => suspects.iter().filter_map(|suspect| by_plan(subject, rule, suspect, plan)).collect(),
-        None => suspects.iter().filter_map(|suspect| by_catalog(subject, suspect)).collect(),
+        Some(plan) => suspects.iter().filter_map(|suspect| by_plan(rule, suspect, plan)).collect(),
+        None => suspects.iter().filter_map(|suspect| by_catalog(suspect)).collect(),
     }
 }
 
@@ -77,7 +77,7 @@ fn suspect<'a>(subject: &'a Subject<'_>, rule: &Rule, id: RelationId) -> Option<
     Some(Suspect { table, alias, predicate: first?, columns })
 }
 
-fn by_catalog(subject: &Subject<'_>, suspect: &Suspect<'_>) -> Option<Hit> {
+fn by_catalog(suspect: &Suspect<'_>) -> Option<Hit> {
     let table = suspect.table;
     let columns = names(suspect);
     let indexed = |column: &&ColumnRef| {
@@ -102,7 +102,6 @@ fn by_catalog(subject: &Subject<'_>, suspect: &Suspect<'_>) -> Option<Hit> {
         )
         .by(Evidence::Schema),
     };
-    let _ = subject;
     Some(hit.instead(advice(suspect)))
 }
 
@@ -121,7 +120,7 @@ fn advice(suspect: &Suspect<'_>) -> String {
 }
 
 /// The planner reads the table row by row, and keeps few of the rows.
-fn by_plan(subject: &Subject<'_>, rule: &Rule, suspect: &Suspect<'_>, plan: &PlanNode) -> Option<Hit> {
+fn by_plan(rule: &Rule, suspect: &Suspect<'_>, plan: &PlanNode) -> Option<Hit> {
     let table = suspect.table;
     let nodes = plan.walk();
     let node = nodes.into_iter().find(|node| {
@@ -135,7 +134,6 @@ fn by_plan(subject: &Subject<'_>, rule: &Rule, suspect: &Suspect<'_>, plan: &Pla
     if read < rule.threshold("rows", 1000.0) || node.rows > read * rule.threshold("fraction", 0.2) {
         return None;
     }
-    let _ = subject;
     let filter = node.filter.as_deref().unwrap_or_default();
     let message =
         format!("the planner reads all {read:.0} rows of {} to keep about {:.0} by {filter}", table.name, node.rows);
