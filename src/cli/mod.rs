@@ -8,6 +8,7 @@
 pub mod advise;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod lint;
 pub mod output;
 pub mod proxy;
@@ -59,6 +60,7 @@ enum Command {
     Advise(advise::Args),
     Check(check::Args),
     Lint(lint::Args),
+    Explain(explain::Args),
     Proxy(proxy::Args),
     Rules(rules::Args),
     /// Two local shards, a proxy, a workload, findings and an index report; no configuration
@@ -71,6 +73,7 @@ impl Command {
             Self::Advise(args) => advise::run(args),
             Self::Check(args) => check::run(args),
             Self::Lint(args) => lint::run(args),
+            Self::Explain(args) => explain::run(args),
             Self::Proxy(args) => proxy::run(args),
             Self::Rules(args) => rules::run(args),
             Self::Demo(args) => demo::run(args),

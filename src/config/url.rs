@@ -5,6 +5,7 @@ use std::fmt;
 use super::define::{FromNode, Reader, choices, scalar};
 use super::secret::Secret;
 use super::tree::Node;
+use crate::error::Result;
 
 choices! {
     /// How a connection to a server is encrypted, with libpq's words.
@@ -102,6 +103,29 @@ impl ServerUrl {
         Ok(())
     }
 
+    /// The whole URL with its password, looked up. For drivers; never to be printed.
+    pub fn with_password(&self) -> Result<String> {
+        let mut text = String::from("postgres://");
+        if let Some(user) = &self.user {
+            text.push_str(&encode(user));
+            if let Some(password) = &self.password {
+                text.push(':');
+                text.push_str(&encode(&password.resolve()?));
+            }
+            text.push('@');
+        }
+        text.push_str(&self.address());
+        text.push('/');
+        text.push_str(&self.database.as_deref().map(encode).unwrap_or_default());
+        text.push_str("?sslmode=");
+        text.push_str(self.sslmode.word());
+        if let Some(file) = &self.sslrootcert {
+            text.push_str("&sslrootcert=");
+            text.push_str(&encode(file));
+        }
+        Ok(text)
+    }
+
     /// `host:port`, with brackets around an IPv6 address.
     pub fn address(&self) -> String {
         if self.host.contains(':') {
@@ -110,6 +134,16 @@ impl ServerUrl {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+/// Percent-encoding of everything but letters and digits.
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte.is_ascii_alphanumeric() {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 /// Percent-decoding, strict about what comes out: UTF-8.
@@ -184,6 +218,9 @@ mod tests {
         assert_eq!(url.password.as_ref().unwrap().resolve().unwrap(), "p/w:x");
         assert_eq!((url.sslmode, url.sslrootcert.as_deref()), (SslMode::VerifyFull, Some("/ca.pem")));
         assert_eq!(format!("{url} {url:?}"), "postgres://a@b@10.0.0.1:6000/my db postgres://a@b@10.0.0.1:6000/my db");
+
+        let whole = ServerUrl::parse(&url.with_password().unwrap()).unwrap();
+        assert_eq!((whole.password.clone(), whole.clone()), (url.password.clone(), url));
 
         let url = ServerUrl::parse("postgresql://db.example").unwrap();
         assert_eq!((url.port, url.user, url.database, url.sslmode), (5432, None, None, SslMode::Prefer));

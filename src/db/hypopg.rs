@@ -99,13 +99,16 @@ impl<'s> HypoPg<'s> {
             oids.extend(self.installed.remove(&definition).into_iter().flatten().map(|index| index.oid));
         }
         self.drop_indexes(&oids)?;
-        for (at, definition) in set.iter().enumerate() {
-            if !self.installed.contains_key(*definition) {
-                let made = self.create(definition).map_err(|failure| match failure {
-                    CostFailure::Index(_, reason) => CostFailure::Index(at, reason),
-                    other => other,
-                })?;
-                self.installed.insert((*definition).clone(), made);
+        let missing: Vec<&Definition> =
+            set.iter().copied().filter(|wanted| !self.installed.contains_key(*wanted)).collect();
+        if missing.is_empty() || self.create_all(&missing)? {
+            return Ok(());
+        }
+        // Some member cannot be made: one at a time shows which.
+        for definition in missing {
+            if let Err(reason) = self.create_one(definition)? {
+                let at = set.iter().position(|known| *known == definition).unwrap_or(0);
+                return Err(CostFailure::Index(at, reason));
             }
         }
         Ok(())
@@ -120,29 +123,78 @@ impl<'s> HypoPg<'s> {
         answer.map(drop).map_err(|error| self.lost(&error))
     }
 
-    fn create(&self, definition: &Definition) -> Result<Vec<Hypothesis>, CostFailure> {
-        let table = self.catalog.table(definition.table);
-        let mut made = Vec::new();
-        for leaf in self.leaves(definition.table) {
-            let on = body(self.catalog.table(leaf), definition);
-            let sql = format!("select indexrelid, indexname::text from {}.hypopg_create_index($1::text)", self.schema);
-            let text = format!("CREATE INDEX ON {on}");
-            let lock_timeout = self.limits.lock_timeout_ms;
-            let answer = self.session.block_on(|client| create_index(client, sql, text, lock_timeout));
-            match answer {
-                Ok((oid, name)) => made.push(Hypothesis { oid, name }),
-                Err(error) if self.session.is_closed() => return Err(self.lost(&error)),
-                Err(error) => {
-                    let oids: Vec<u32> = made.iter().map(|index| index.oid).collect();
-                    self.drop_indexes(&oids)?;
-                    return Err(CostFailure::Index(0, format!("{}: {}", quote_table(table), short(&error))));
-                }
+    /// Makes them all in one round trip; false when one could not be, and then none is there.
+    fn create_all(&mut self, definitions: &[&Definition]) -> Result<bool, CostFailure> {
+        let mut texts = Vec::new();
+        let mut owners = Vec::new();
+        for definition in definitions {
+            for leaf in self.leaves(definition.table) {
+                texts.push(format!("CREATE INDEX ON {}", body(self.catalog.table(leaf), definition)));
+                owners.push(*definition);
             }
         }
-        if made.is_empty() {
-            return Err(CostFailure::Index(0, format!("{} has no partitions", quote_table(table))));
+        match self.make(texts)? {
+            Ok(made) => {
+                for (definition, hypothesis) in owners.into_iter().zip(made) {
+                    self.installed.entry(definition.clone()).or_default().push(hypothesis);
+                }
+                Ok(definitions.iter().all(|definition| self.installed.contains_key(*definition)))
+            }
+            Err(_) => {
+                self.forget_unknown()?;
+                Ok(false)
+            }
         }
-        Ok(made)
+    }
+
+    /// Makes one; the inner error is why it cannot be.
+    fn create_one(&mut self, definition: &Definition) -> Result<Result<(), String>, CostFailure> {
+        if self.installed.contains_key(definition) {
+            return Ok(Ok(()));
+        }
+        let table = self.catalog.table(definition.table);
+        let leaves = self.leaves(definition.table);
+        if leaves.is_empty() {
+            return Ok(Err(format!("{} has no partitions", quote_table(table))));
+        }
+        let texts =
+            leaves.into_iter().map(|leaf| format!("CREATE INDEX ON {}", body(self.catalog.table(leaf), definition)));
+        match self.make(texts.collect())? {
+            Ok(made) => {
+                self.installed.insert(definition.clone(), made);
+                Ok(Ok(()))
+            }
+            Err(reason) => {
+                self.forget_unknown()?;
+                Ok(Err(format!("{}: {reason}", quote_table(table))))
+            }
+        }
+    }
+
+    /// Asks for hypothetical indexes in this order; the inner error is the server's word on one that cannot be.
+    fn make(&self, texts: Vec<String>) -> Result<Result<Vec<Hypothesis>, String>, CostFailure> {
+        let sql = format!(
+            "select c.indexrelid, c.indexname::text from unnest($1::text[]) with ordinality u(t, n),
+             lateral {}.hypopg_create_index(u.t) c order by u.n",
+            self.schema
+        );
+        let lock_timeout = self.limits.lock_timeout_ms;
+        match self.session.block_on(|client| create_indexes(client, sql, texts, lock_timeout)) {
+            Ok(made) => Ok(Ok(made)),
+            Err(error) if self.session.is_closed() => Err(self.lost(&error)),
+            Err(error) => Ok(Err(short(&error))),
+        }
+    }
+
+    /// Drops what a failed attempt left behind: hypotheses survive a rollback.
+    fn forget_unknown(&self) -> Result<(), CostFailure> {
+        let known: Vec<u32> = self.installed.values().flatten().map(|index| index.oid).collect();
+        let sql = format!(
+            "select {0}.hypopg_drop_index(i.indexrelid) from {0}.hypopg() i where i.indexrelid <> all ($1::oid[])",
+            self.schema
+        );
+        let answer = self.session.block_on(|client| async move { client.query(&sql, &[&known]).await });
+        answer.map(drop).map_err(|error| self.lost(&error))
     }
 
     /// The tables that hold rows: the table itself, or all leaves of a partitioned one.
@@ -227,9 +279,8 @@ impl CostModel for HypoPg<'_> {
     }
 
     fn size(&mut self, definition: &Definition) -> Result<u64, CostFailure> {
-        if !self.installed.contains_key(definition) {
-            let made = self.create(definition)?;
-            self.installed.insert(definition.clone(), made);
+        if let Err(reason) = self.create_one(definition)? {
+            return Err(CostFailure::Index(0, reason));
         }
         let oids: Vec<u32> = self.installed.get(definition).into_iter().flatten().map(|index| index.oid).collect();
         let sql = format!("select sum({}.hypopg_relation_size(o))::int8 from unnest($1::oid[]) o", self.schema);
@@ -251,23 +302,23 @@ impl Drop for HypoPg<'_> {
     }
 }
 
-async fn create_index(
+async fn create_indexes(
     client: &Client,
     sql: String,
-    text: String,
+    texts: Vec<String>,
     lock_timeout_ms: u32,
-) -> Result<(u32, String), tokio_postgres::Error> {
+) -> Result<Vec<Hypothesis>, tokio_postgres::Error> {
     let begin = format!("begin read only; set local lock_timeout = {lock_timeout_ms}");
-    let text: &(dyn tokio_postgres::types::ToSql + Sync) = &text;
-    let arguments = [(text, tokio_postgres::types::Type::TEXT)];
+    let texts: &(dyn tokio_postgres::types::ToSql + Sync) = &texts;
+    let arguments = [(texts, tokio_postgres::types::Type::TEXT_ARRAY)];
     // Rolling back does not take a hypothesis away; it lets go of the lock on its table.
     let (begun, made, ended) = tokio::join!(
         client.batch_execute(&begin),
-        client.query_typed_one(&sql, &arguments),
+        client.query_typed(&sql, &arguments),
         client.batch_execute("rollback")
     );
     begun?;
-    let row = made?;
+    let rows = made?;
     ended?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+    rows.iter().map(|row| Ok(Hypothesis { oid: row.try_get(0)?, name: row.try_get(1)? })).collect()
 }

@@ -5,12 +5,20 @@
 
 use std::any::TypeId;
 
-use sqlparser::ast::{Expr, Statement};
+use sqlparser::ast::{Expr, Statement, UnaryOperator};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Token;
 
 const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// How tight operators bind that have no level of their own (`Op` in PostgreSQL's `gram.y`), on the parser's scale, where
+/// `||` and `->` stand too.
+const OTHER_OPERATOR: u8 = 70;
+
+/// How tight a sign binds (`UMINUS` in `gram.y`): above COLLATE, AT TIME ZONE and `^`, which the parser has at 120 and less.
+const SIGN: u8 = 125;
 
 /// PostgreSQL's dialect as this room reads it.
 #[derive(Debug)]
@@ -54,16 +62,46 @@ impl Dialect for PgDialect {
         POSTGRES.is_custom_operator_part(ch)
     }
 
+    /// `~`, `~~` and their kin bind like any other operator, tighter than LIKE: `a ~ b || c` is `(a ~ b) || c`.
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
-        POSTGRES.get_next_precedence(parser)
+        match &parser.peek_token_ref().token {
+            Token::Word(word) if word.keyword == Keyword::OPERATOR => Some(Ok(OTHER_OPERATOR)),
+            Token::Spaceship
+            | Token::Tilde
+            | Token::TildeAsterisk
+            | Token::ExclamationMarkTilde
+            | Token::ExclamationMarkTildeAsterisk
+            | Token::DoubleTilde
+            | Token::DoubleTildeAsterisk
+            | Token::ExclamationMarkDoubleTilde
+            | Token::ExclamationMarkDoubleTildeAsterisk => Some(Ok(OTHER_OPERATOR)),
+            _ => POSTGRES.get_next_precedence(parser),
+        }
     }
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
         POSTGRES.prec_value(precedence)
     }
 
+    /// A sign binds tighter than everything but a cast and a subscript: `- 2 ^ 2` is `(- 2) ^ 2`. Any other prefix
+    /// operator binds like an infix one: `@ a + b` is `@ (a + b)`.
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
-        POSTGRES.parse_prefix(parser)
+        let (op, binding) = match parser.peek_token_ref().token {
+            Token::Minus => (UnaryOperator::Minus, SIGN),
+            Token::Plus => (UnaryOperator::Plus, SIGN),
+            Token::Tilde => (UnaryOperator::BitwiseNot, OTHER_OPERATOR),
+            Token::AtSign => (UnaryOperator::PGAbs, OTHER_OPERATOR),
+            Token::PGSquareRoot => (UnaryOperator::PGSquareRoot, OTHER_OPERATOR),
+            Token::PGCubeRoot => (UnaryOperator::PGCubeRoot, OTHER_OPERATOR),
+            Token::Sharp => (UnaryOperator::Hash, OTHER_OPERATOR),
+            Token::AtDashAt => (UnaryOperator::AtDashAt, OTHER_OPERATOR),
+            Token::AtAt => (UnaryOperator::DoubleAt, OTHER_OPERATOR),
+            Token::QuestionMarkDash => (UnaryOperator::QuestionDash, OTHER_OPERATOR),
+            Token::QuestionPipe => (UnaryOperator::QuestionPipe, OTHER_OPERATOR),
+            _ => return POSTGRES.parse_prefix(parser),
+        };
+        parser.next_token();
+        Some(parser.parse_subexpr(binding).map(|expr| Expr::UnaryOp { op, expr: Box::new(expr) }))
     }
 
     fn parse_statement(&self, parser: &mut Parser) -> Option<Result<Statement, ParserError>> {

@@ -1,9 +1,13 @@
 //! The integration tests: one binary, one module per subject, real PostgreSQL where it matters.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod advise;
 mod cli;
+mod demo;
 mod docker;
-mod lint;
+mod explain;
+mod placement;
 mod support;
 mod templates;
 mod tidy;

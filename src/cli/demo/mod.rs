@@ -76,8 +76,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let tally = runtime.block_on(traffic::run(&stage, Duration::from_secs(args.seconds.into())))?;
     output::print(&tally.describe())?;
 
-    stage.stop_logging()?;
-
     show::title("4. The routes that these statements took")?;
     show::routes(&stage, &tally)?;
 

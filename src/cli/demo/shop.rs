@@ -50,7 +50,6 @@ const COUNTRIES: [(&str, &str); 8] = [
 
 /// Creates the schema and loads the rows, all through the proxy.
 pub(super) async fn fill(stage: &Stage) -> Result<()> {
-    stage.write_schema(&SCHEMA)?;
     let url = stage.proxy_url();
     let client = db::connect(&url).await?;
     for statement in SCHEMA {

@@ -73,36 +73,16 @@ impl Stage {
         self.shards.iter().map(|shard| shard.cluster.log_path().display().to_string()).collect()
     }
 
-    /// The schema as a file, for commands that work offline.
-    pub(super) fn schema(&self) -> PathBuf {
-        self.config.with_file_name("schema.sql")
-    }
-
-    /// Writes that file.
-    pub(super) fn write_schema(&self, statements: &[&str]) -> Result<()> {
-        let text: String = statements.iter().map(|statement| format!("{statement};\n")).collect();
-        write(&self.schema(), &text)
-    }
-
     /// The proxy's configuration.
     pub(super) fn config(&self) -> &Path {
         &self.config
     }
 
-    /// Makes the shards log every statement from now on, with its duration.
+    /// Makes the shards log every statement of the shop's from now on, with its duration.
     pub(super) fn log_statements(&self) -> Result<()> {
         for shard in &self.shards {
             shard.cluster.query("shop", "ALTER SYSTEM SET log_min_duration_statement = 0")?;
             shard.cluster.query("shop", "ANALYZE; SELECT pg_reload_conf()")?;
-        }
-        Ok(())
-    }
-
-    /// Makes the shards log no statements any more, so that reports about the workload add nothing to it.
-    pub(super) fn stop_logging(&self) -> Result<()> {
-        for shard in &self.shards {
-            shard.cluster.query("shop", "ALTER SYSTEM RESET log_min_duration_statement")?;
-            shard.cluster.query("shop", "SELECT pg_reload_conf()")?;
         }
         Ok(())
     }
@@ -145,6 +125,8 @@ fn start_shard(name: &'static str) -> Result<Shard> {
     let options =
         Options::default().auth(Auth::Scram).set("log_line_prefix", "%m [%p] %q%u@%d ").set("log_checkpoints", "off");
     let cluster = Cluster::start_with(&options)?;
+    // The demo's own questions to the shards are not part of the workload.
+    cluster.query("postgres", "ALTER ROLE postgres SET log_min_duration_statement = -1")?;
     cluster.query("postgres", "CREATE ROLE shop LOGIN PASSWORD 'shop'")?;
     cluster.query("postgres", "CREATE DATABASE shop OWNER shop")?;
     // Where HypoPG is not installed, the index report falls back on statistics and says so.

@@ -8,6 +8,7 @@ use crate::route::plan::{Route, TemplatePlan};
 use crate::route::topology::Sharded;
 use crate::sql::ddl::catalog_from_ddl;
 use crate::sql::facts::{Access, ScopeKind, StatementKind};
+use crate::sql::lexer::{LexOptions, Lexer, TokenKind};
 
 const REFUSED: &str = "ddl-refused";
 
@@ -30,8 +31,7 @@ pub(super) fn definition(context: &Context<'_>) -> Option<TemplatePlan> {
     if context.facts.kind != StatementKind::Ddl {
         return None;
     }
-    let text = context.around.sql;
-    let words: Vec<String> = text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_uppercase).collect();
+    let words = words(context.around.sql);
     let has = |word: &str| words.iter().any(|other| other == word);
     if context.facts.command.starts_with("CREATE") && (has("TEMP") || has("TEMPORARY")) {
         let hint = "write WITH, or create an ordinary table that the configuration names";
@@ -109,6 +109,35 @@ fn created(context: &Context<'_>, sharded: &Sharded) -> Result<(), (String, Stri
     definition::check(context.topology, sharded, table)
 }
 
+/// Words in capitals, names as they are stored in capitals too, and parentheses. Comments and constants are left out, so that
+/// one template has one answer.
+fn words(sql: &str) -> Vec<String> {
+    let mut lexer = Lexer::new(sql.as_bytes(), LexOptions::default());
+    let mut words = Vec::new();
+    for token in &mut lexer {
+        let text = sql.get(token.start as usize..token.end as usize).unwrap_or_default();
+        match token.kind {
+            TokenKind::Ident => words.push(text.to_uppercase()),
+            TokenKind::QuotedIdent => words.push(text.trim_matches('"').to_uppercase()),
+            TokenKind::LeftParen => words.push("(".to_owned()),
+            TokenKind::RightParen => words.push(")".to_owned()),
+            _ => {}
+        }
+    }
+    words
+}
+
+/// The list behind each UNIQUE, PRIMARY KEY or EXCLUDE names the sharding key.
+fn lists_name_key(words: &[String], sharded: &Sharded) -> bool {
+    let key = sharded.key.to_uppercase();
+    let promises =
+        words.iter().enumerate().filter(|(_, word)| matches!(word.as_str(), "UNIQUE" | "PRIMARY" | "EXCLUDE"));
+    promises.into_iter().all(|(at, _)| {
+        let list = words.iter().skip(at).skip_while(|word| *word != "(").take_while(|word| *word != ")");
+        list.into_iter().any(|word| *word == key)
+    })
+}
+
 /// Other DDL on a sharded table, by its words: the key column stays as it is, and what holds per shard only is accepted.
 fn altered(words: &[String], sharded: &Sharded) -> Result<(), (String, String)> {
     let has = |word: &str| words.iter().any(|other| other == word);
@@ -121,8 +150,9 @@ fn altered(words: &[String], sharded: &Sharded) -> Result<(), (String, String)> 
         let hint = "change the configuration and rename the table on each shard".to_owned();
         return Err((format!("it may rename {}, which the configuration names", sharded.name), hint));
     }
+    let unique = ["UNIQUE", "PRIMARY", "EXCLUDE"].iter().any(|word| has(word));
     let promises = [
-        (PerShard::Unique, has("UNIQUE") || has("EXCLUDE") || has("PRIMARY"), names_key),
+        (PerShard::Unique, unique, lists_name_key(words, sharded)),
         (PerShard::ForeignKey, has("REFERENCES"), names_key),
         (
             PerShard::Sequence,
@@ -130,8 +160,9 @@ fn altered(words: &[String], sharded: &Sharded) -> Result<(), (String, String)> 
             false,
         ),
     ];
+    let only_drops = has("DROP") && !has("ADD");
     for (what, promised, kept) in promises {
-        if promised && !kept && !has("DROP") && !sharded.accept.contains(&what) {
+        if promised && !kept && !only_drops && !sharded.accept.contains(&what) {
             return Err((
                 format!("it promises for all rows of {} what each shard can only keep for its own", sharded.name),
                 format!(

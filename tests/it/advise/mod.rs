@@ -10,7 +10,7 @@ use std::process::Command;
 
 use pgweir::advise::candidates::exists;
 use pgweir::advise::input::{Seen, read};
-use pgweir::advise::{Advice, Definition, Options, Statement, advise};
+use pgweir::advise::{Advice, CostFailure, CostModel, Definition, Key, Options, Statement, advise};
 use pgweir::db::blocking::Session;
 use pgweir::db::hypopg::{Availability, HypoPg, availability};
 use pgweir::db::local::Cluster;
@@ -264,6 +264,31 @@ fn planted_indexes_are_found_and_nothing_is_created() {
         "most was found the first time: {:?}",
         shapes(&again, &catalog)
     );
+}
+
+#[test]
+fn an_index_that_cannot_be_is_named_and_leaves_nothing_behind() {
+    let (cluster, url) = shop();
+    cluster
+        .query("shop", "CREATE SCHEMA \"Odd\"; CREATE EXTENSION hypopg SCHEMA \"Odd\"; ALTER TABLE orders ADD doc json")
+        .unwrap();
+    let session = Session::connect(&url).unwrap();
+    let catalog = session.catalog().unwrap();
+    let table = catalog.find(None, "orders").unwrap();
+    let on = |column: &str| Definition { table, keys: vec![Key::ascending(column)], include: Vec::new() };
+    let (good, bad) = (on("customer_id"), on("doc"));
+    let statements = read([seen("SELECT * FROM orders WHERE customer_id = 5")], &catalog).statements;
+    let Availability::Installed { schema } = availability(&session).unwrap() else { panic!("HypoPG is not there") };
+    assert_eq!(schema, "\"Odd\"");
+    let mut model = HypoPg::new(&session, &catalog, schema, Limits::default());
+    let today = model.price(&statements[0], &[]).unwrap();
+    let failure = model.price(&statements[0], &[&good, &bad]);
+    assert!(matches!(&failure, Err(CostFailure::Index(1, reason)) if reason.contains("operator class")), "{failure:?}");
+    assert!(matches!(model.size(&bad), Err(CostFailure::Index(0, _))));
+    let better = model.price(&statements[0], &[&good]).unwrap();
+    assert!(better.cost < today.cost / 10.0 && better.used == [0], "{better:?}");
+    assert!(model.size(&good).unwrap() > 100_000);
+    assert_eq!(model.price(&statements[0], &[]).unwrap(), today, "nothing is left of the attempt");
 }
 
 #[test]
