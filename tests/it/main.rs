@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod docker;
 mod explain;
+mod lint;
 mod placement;
 mod support;
 mod templates;
