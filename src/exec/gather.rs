@@ -58,11 +58,8 @@ impl Gather {
         let Some(said) = self.said.get_mut(index) else { return };
         match frame.first() {
             Some(b'Z') => said.ready = Some(frame.get(5).copied().unwrap_or(b'E')),
-            Some(b'E') => {
-                if said.error.is_none() {
-                    said.error = Some(frame.to_vec());
-                }
-            }
+            Some(b'E') if said.error.is_none() => said.error = Some(frame.to_vec()),
+            Some(b'E') => {}
             Some(tag) => {
                 match tag {
                     b'C' => said.tags.push(frame.get(5..).unwrap_or_default().to_vec()),

@@ -71,20 +71,8 @@ impl Pool {
         Ok(())
     }
 
+    /// Runs SQL of our own on an idle connection and follows what the server reports.
     async fn command(&self, conn: &mut ServerConn, sql: &[u8]) -> Result<(), Failure> {
-        match self.run(conn, sql).await? {
-            (b'I', None) => Ok(()),
-            (_, Some(body)) => Err(server_failure(&body)),
-            _ => Err(Failure::fatal("08P01", "the server broke the protocol")),
-        }
-    }
-
-    /// Runs SQL of our own on an idle connection and follows what the server reports. Gives the transaction's
-    /// status afterwards, and the body of the server's error if there was one.
-    ///
-    /// # Errors
-    /// The connection is lost or broken.
-    pub async fn run(&self, conn: &mut ServerConn, sql: &[u8]) -> Result<(u8, Option<Vec<u8>>), Failure> {
         let lost = |_| Failure::fatal("08006", "the connection to the server was lost");
         let mut out = Vec::new();
         message::query(&mut out, sql);
@@ -92,7 +80,7 @@ impl Pool {
         dialogue.send(&out).await.map_err(lost)?;
         let mut values = (*conn.state.reported).clone();
         let mut error = None;
-        let status = loop {
+        loop {
             let (tag, body) = dialogue.frame(MAX_BODY).await.map_err(lost)?;
             let mut reader = Reader::new(&body);
             match tag {
@@ -102,14 +90,14 @@ impl Pool {
                         report(&mut values, name, value);
                     }
                 }
-                b'E' => error = Some(body),
-                b'Z' if body.len() == 1 && dialogue.pending.is_empty() => break body.first().copied().unwrap_or(b'E'),
+                b'E' => error = Some(server_failure(&body)),
+                b'Z' if body == b"I" && dialogue.pending.is_empty() => break,
                 b'C' | b'N' | b'A' | b'T' | b'D' | b'I' => {}
                 _ => return Err(Failure::fatal("08P01", "the server broke the protocol")),
             }
-        };
+        }
         conn.state.reported = self.interned.reported.intern(values);
-        Ok((status, error))
+        error.map_or(Ok(()), Err)
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// A setting's value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +93,14 @@ pub fn difference(have: &Settings, want: &Settings) -> String {
         };
     }
     sql
+}
+
+/// Tells apart sessions in which the same text may be parsed differently: a hash that is secret to this process.
+pub fn context(settings: &Settings) -> usize {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    // The name of the application is in nearly every session and changes no parse.
+    let parsed_under = settings.iter().filter(|(name, _)| name != "application_name");
+    parsed_under.fold(0usize, |hash, setting| hash.rotate_left(5) ^ KEY.hash_one(setting) as usize)
 }
 
 /// A name as an identifier, each part of it quoted.

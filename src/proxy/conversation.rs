@@ -231,17 +231,4 @@ impl Conversation {
             Effect::Deallocate(_) | Effect::DeallocateAll => {}
         }
     }
-
-    /// Tells apart sessions in which the same text may be parsed differently.
-    pub(super) fn context(&self) -> usize {
-        // Settings are interned and held, so their address stands for their value; the name of the
-        // application is in nearly every session and changes no parse.
-        let mut hash = 0usize;
-        for (name, value) in self.want.iter().filter(|(name, _)| name != "application_name") {
-            use std::hash::{BuildHasher, RandomState};
-            static KEY: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
-            hash = hash.rotate_left(5) ^ KEY.hash_one((name, value)) as usize;
-        }
-        hash
-    }
 }

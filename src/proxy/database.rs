@@ -11,7 +11,7 @@ use crate::net::connect::ServerTarget;
 use crate::net::tls::{self, Verify};
 use crate::pool::settings::{Reported, Settings as SessionSettings};
 use crate::pool::{Interned, Pool, PoolOptions};
-use crate::proxy::sharded::planner::Planner;
+use crate::proxy::sharded::Shared;
 
 /// Most settings whose greeting is remembered.
 const MAX_GREETINGS: usize = 1000;
@@ -29,8 +29,8 @@ pub struct Database {
     greetings: Mutex<HashMap<Arc<SessionSettings>, Arc<Reported>>>,
     interned: Arc<Interned>,
     workers: usize,
-    /// Plans of a sharded database.
-    pub planner: Option<Arc<Planner>>,
+    /// What its clients share when its tables lie on shards.
+    pub sharded: Option<Arc<Shared>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,7 +54,7 @@ impl Database {
             greetings: Mutex::default(),
             interned,
             workers,
-            planner: settings.is_sharded().then(|| Planner::new(settings)).transpose()?.map(Arc::new),
+            sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
         };
         for (shard, url) in settings.servers() {
             let user = url.user.clone().or_else(|| config.users.keys().next().cloned()).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::pool::server::ServerState;
+use crate::pool::settings::context;
 use crate::pool::statements::{Missing, PREFIX, Statement};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::{Care, Effect};
@@ -260,7 +261,7 @@ impl Conversation {
             self.refuse(Failure::error("42602", message), ways);
             return Ok(None);
         }
-        let statement = Arc::new(Statement::new(rest, self.context()));
+        let statement = Arc::new(Statement::new(rest, context(&self.want)));
         let missing = state.prepared.require(&statement);
         let previous = self.statements.set(name, Some((statement.clone(), care)));
         let named = |key| Box::new(Named { name: name.into(), previous, key });

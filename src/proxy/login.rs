@@ -20,7 +20,7 @@ use crate::proxy::clients::{Client, Clients, Seat};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::database::Database;
 use crate::proxy::session::{Access, Session};
-use crate::proxy::sharded::{Parts, ShardedSession};
+use crate::proxy::sharded::{ShardedSession, Visitor};
 use crate::wire::message::{self, Failure};
 use crate::wire::startup::Startup;
 
@@ -105,15 +105,15 @@ impl House {
             Box::pin(tokio::time::timeout(self.config.limits.login_timeout, self.clone().login(tcp, home, seat)));
         let outcome = login.await;
         match outcome {
-            Ok(Ok(Some(Served::Pooled(session)))) => session.run().await,
-            Ok(Ok(Some(Served::Sharded(session)))) => Box::pin(session.run()).await,
+            Ok(Ok(Some(Guest::Plain(session)))) => session.run().await,
+            Ok(Ok(Some(Guest::Sharded(session)))) => Box::pin(session.run()).await,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a client left during login"),
             Err(_) => tracing::debug!("a client took too long to log in"),
         }
     }
 
-    async fn login(self: Arc<Self>, tcp: TcpStream, home: usize, seat: Seat) -> io::Result<Option<Served>> {
+    async fn login(self: Arc<Self>, tcp: TcpStream, home: usize, seat: Seat) -> io::Result<Option<Guest>> {
         let (mut dialogue, startup) = match open(tcp, self.tls.as_ref().map(|tls| &tls.0)).await? {
             Arrival::Session(dialogue, startup) => (dialogue, startup),
             Arrival::Cancel { pid, secret } => {
@@ -185,11 +185,6 @@ impl House {
                 Err(failure) => return Ok(Err(failure)),
             },
         };
-        if let Some(planner) = &database.planner
-            && let Err(error) = planner.ensure_loaded(&database.config, &pool.target).await
-        {
-            return Ok(Err(Failure::fatal("08006", format!("the catalog could not be read: {}", error.what))));
-        }
         let access = Access { database: database.clone(), pool, home, user: startup.user.clone() };
         Ok(Ok((access, settings, greeting)))
     }
@@ -220,7 +215,7 @@ impl House {
         access: Access,
         (settings, greeting): (Arc<Settings>, Arc<Reported>),
         seat: Seat,
-    ) -> io::Result<Served> {
+    ) -> io::Result<Guest> {
         let client = self.clients.register().ok_or(io::ErrorKind::Other)?;
         let guard = Registered { clients: self.clients.clone(), client };
         let mut out = Vec::new();
@@ -232,22 +227,24 @@ impl House {
         dialogue.send(&out).await?;
         tracing::debug!(user = startup.user, database = startup.database, client = guard.client.id, "connected");
         let limit = usize::try_from(self.config.limits.max_message.0).unwrap_or(usize::MAX);
-        let interned = self.interned.clone();
-        let Some(planner) = access.database.planner.clone() else {
-            let talk = Conversation::new(guard.client.id, settings, greeting, interned, limit);
-            return Ok(Served::Pooled(Box::new(Session::new(dialogue, talk, access, guard, seat))));
-        };
-        let pools = self.shards(&access).map_err(io::Error::other)?;
-        let parts = Parts { dialogue, access, planner, pools, settings, told: greeting, interned, max_message: limit };
-        Ok(Served::Sharded(Box::new(ShardedSession::new(parts, guard, seat))))
-    }
-
-    /// The pools of all shards.
-    fn shards(&self, access: &Access) -> Result<Vec<Arc<Pool>>> {
-        let password = self.users.get(&access.user).and_then(|user| user.password.as_deref());
-        (0..access.database.config.shards.len())
-            .map(|shard| access.database.pool(shard, &access.user, password))
-            .collect()
+        if let Some(shared) = access.database.sharded.clone() {
+            let password = self.users.get(&startup.user).and_then(|user| user.password.clone());
+            let visitor = Visitor {
+                dialogue,
+                database: access.database,
+                shared,
+                login: (access.user, password),
+                home: access.home,
+                settings,
+                told: greeting,
+                max_message: limit,
+                guard,
+                seat,
+            };
+            return Ok(Guest::Sharded(Box::new(ShardedSession::new(visitor))));
+        }
+        let talk = Conversation::new(guard.client.id, settings, greeting, self.interned.clone(), limit);
+        Ok(Guest::Plain(Box::new(Session::new(dialogue, talk, access, guard, seat))))
     }
 
     async fn cancel(&self, pid: u32, secret: &[u8]) {
@@ -259,9 +256,9 @@ impl House {
     }
 }
 
-/// A client that is ready, by the kind of its database.
-enum Served {
-    Pooled(Box<Session>),
+/// A client that has logged in.
+enum Guest {
+    Plain(Box<Session>),
     Sharded(Box<ShardedSession>),
 }
 

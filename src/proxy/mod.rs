@@ -6,6 +6,7 @@
 //! session  the sockets of one client: polls both, one task, no timers, no channels
 //!   conversation   what the bytes mean, without I/O: from_client, from_server, expect
 //!   analyzer       what a statement does to its session, once per template
+//! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
 //! ```
 //!
 //! A session holds no buffer while it is idle: bytes are read into memory of the worker thread and are

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
-use pgwire::messages::response::ErrorResponse;
+use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 use pgwire::messages::startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey};
 
 /// Appends a frame whose body `fill` writes.
@@ -78,6 +78,13 @@ pub fn command_complete(out: &mut Vec<u8>, tag: &[u8]) {
 /// Appends an empty message such as ParseComplete (`1`) or CloseComplete (`3`).
 pub fn empty(out: &mut Vec<u8>, tag: u8) {
     out.extend_from_slice(&[tag, 0, 0, 0, 4]);
+}
+
+/// Appends a NoticeResponse with severity WARNING.
+pub fn warning(out: &mut Vec<u8>, code: &str, text: &str) {
+    let fields = [(b'S', "WARNING"), (b'V', "WARNING"), (b'C', code), (b'M', text)];
+    let fields = fields.into_iter().map(|(field, value)| (field, value.to_owned())).collect();
+    encode(out, &NoticeResponse::new(fields));
 }
 
 /// Appends ParameterStatus.

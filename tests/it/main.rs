@@ -9,6 +9,7 @@ mod docker;
 mod explain;
 mod lint;
 mod placement;
+mod sharded;
 mod support;
 mod templates;
 mod tidy;

@@ -1,498 +1,378 @@
-//! The extended protocol over shards.
+//! The extended protocol: messages are collected up to Sync or Flush, then run in groups of one target each.
 //!
-//! A Parse is not answered before a shard has parsed it, and which shard that is the Bind says. Messages for the same
-//! shards gather until the shards change, or the client asks for answers (Flush, Sync).
+//! A group ends with a Sync of the proxy's own, so that every exchange with a server ends with its
+//! ReadyForQuery. Outside a block that commits what the group did; where a client's pipeline needs more
+//! than one group, or may go on after Flush, the proxy opens a block first and ends it at the client's Sync.
 
-use std::sync::Arc;
-
-use crate::exec::transaction::Status;
-use crate::pool::statements::Statement;
-use crate::proxy::sharded::link::Owed;
-use crate::proxy::sharded::simple::{Direction, not_utf8};
-use crate::proxy::sharded::{End, FLUSH_ABOVE, MAX_HELD, ShardedSession, Trouble, lost, refused};
-use crate::route::{Bindings, Parameter, TemplatePlan};
-use crate::sql::template::Binding;
+use crate::proxy::care::Care;
+use crate::proxy::sharded::batch::Owing;
+use crate::proxy::sharded::link::Link;
+use crate::proxy::sharded::names::{Named, Target};
+use crate::proxy::sharded::planned::Planned;
+use crate::proxy::sharded::prepare::malformed;
+use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::wire::body::{Malformed, Reader};
 use crate::wire::message::{self, Failure};
 
-/// Most named statements of one client.
-const MAX_STATEMENTS: usize = 10_000;
+use std::sync::Arc;
 
-/// A prepared statement of the client.
+/// Messages are run, as by Flush, when they are more than this.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// One message of the extended protocol, understood.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    shared: Arc<Statement>,
-    unnamed: bool,
-    sql: String,
-    constants: Vec<Binding>,
-    types: Vec<u32>,
-    plan: Arc<TemplatePlan>,
-}
-
-/// A portal: where it is, or what the proxy executes for it.
-#[derive(Debug, Clone)]
-pub(super) enum Portal {
-    Empty,
-    Control(String),
-    Shards(Vec<usize>),
-}
-
-/// The values of one Bind.
-struct Bound<'a> {
-    prepared: &'a Prepared,
-    formats: Vec<u16>,
-    values: Vec<Option<&'a [u8]>>,
-}
-
-impl Bindings for Bound<'_> {
-    fn constant(&self, index: usize) -> Option<&str> {
-        let binding = self.prepared.constants.get(index)?;
-        self.prepared.sql.get(binding.start as usize..binding.end as usize)
-    }
-
-    fn parameter(&self, number: u32) -> Option<Parameter<'_>> {
-        let at = (number as usize).checked_sub(1)?;
-        let format = match self.formats.as_slice() {
-            [] => 0,
-            [all] => *all,
-            formats => formats.get(at).copied().unwrap_or(0),
-        };
-        let type_oid = self.prepared.types.get(at).copied().unwrap_or(0);
-        Some(Parameter { type_oid, binary: format == 1, value: *self.values.get(at)? })
-    }
-}
-
-fn malformed(what: &str) -> Trouble {
-    Trouble::Over(End::Failed(Failure::fatal("08P01", format!("malformed {what} message"))))
+pub(super) enum Step {
+    /// Parse, where the server does not have the statement.
+    Parse(Arc<Named>),
+    /// Bind; `rest` is all behind the two names.
+    Bind { named: Arc<Named>, planned: Arc<Planned>, portal: Box<[u8]>, rest: Vec<u8> },
+    /// Describe of a statement.
+    DescribeStatement(Arc<Named>),
+    /// Describe of a portal.
+    DescribePortal(Box<[u8]>),
+    /// Execute, as it came.
+    Execute(Vec<u8>),
+    /// Close of a portal.
+    ClosePortal(Box<[u8]>),
 }
 
 impl ShardedSession {
-    /// One message of the extended protocol.
-    pub(super) async fn extended(&mut self, tag: u8, body: &[u8]) -> Result<(), End> {
-        if tag == b'S' {
-            return self.sync().await;
-        }
-        let done = match tag {
-            b'P' => self.parse(body).await,
-            b'B' => self.bind(body).await,
-            b'D' => self.describe(body).await,
-            b'E' => self.execute(body).await,
-            b'C' => self.close(body).await,
-            _ => self.answer_all().await,
-        };
-        match done {
-            Ok(()) => Ok(()),
-            Err(trouble) => self.fail(trouble).await,
-        }
-    }
-
-    /// An error: what came before it is answered first, and all up to Sync is skipped.
-    async fn fail(&mut self, trouble: Trouble) -> Result<(), End> {
-        let earlier = match trouble {
-            Trouble::Own(_) => self.flush().await.err(),
-            _ => None,
-        };
-        self.skipping = true;
-        self.unanswered = None;
-        self.target.clear();
-        self.say(earlier.unwrap_or(trouble))
-    }
-
-    async fn parse(&mut self, body: &[u8]) -> Result<(), Trouble> {
-        self.answer_parse().await?;
-        let mut reader = Reader::new(body);
-        let name = reader.cstr().map_err(|_| malformed("Parse"))?;
-        let rest = reader.rest();
-        let sql = reader.cstr().map_err(|_| malformed("Parse"))?;
-        let types = (|| (0..reader.u16()?).map(|_| reader.u32()).collect::<Result<Vec<u32>, Malformed>>())();
-        let types = types.ok().filter(|_| true).ok_or_else(|| malformed("Parse"))?;
-        let shown = || String::from_utf8_lossy(name).into_owned();
-        if !name.is_empty() && self.prepared.contains_key(name) {
-            return Err(Failure::error("42P05", format!("prepared statement \"{}\" already exists", shown())).into());
-        }
-        if self.prepared.len() >= MAX_STATEMENTS {
-            return Err(Failure::error("54000", "too many prepared statements").into());
-        }
-        let sql = std::str::from_utf8(sql).map_err(|_| not_utf8())?.to_owned();
-        let facts = self.session_facts();
-        let scan = self.scanner.scan(sql.as_bytes());
-        if scan.statements > 1 {
-            return Err(Failure::error("42601", "cannot insert multiple commands into a prepared statement").into());
-        }
-        let plan = self.planner.plan(&sql, &scan, facts);
-        if let Some(refusal) = plan.refusal().filter(|_| scan.statements > 0) {
-            return Err(refused(refusal).into());
-        }
-        let constants = scan.bindings.to_vec();
-        let context = Arc::as_ptr(&self.want) as usize;
-        let shared = Arc::new(Statement::new(rest, context));
-        let prepared = Arc::new(Prepared { shared, unnamed: name.is_empty(), sql, constants, types, plan });
-        self.prepared.insert(name.to_vec(), prepared.clone());
-        self.unanswered = Some(prepared);
-        Ok(())
-    }
-
-    /// Lets some shard answer a Parse whose Bind has not come.
-    async fn answer_parse(&mut self) -> Result<(), Trouble> {
-        let Some(prepared) = self.unanswered.take() else { return Ok(()) };
-        match self.unbound_direction(&prepared) {
-            Direction::Shards { shards, .. } => {
-                let shard = shards.first().copied().unwrap_or(0);
-                self.aim(&[shard], false).await?;
-                if let Some(link) = self.link(shard) {
-                    use_statement(link, &prepared, true);
-                }
-                Ok(())
-            }
-            _ => {
-                self.flush().await?;
-                message::empty(&mut self.out, b'1');
-                Ok(())
-            }
-        }
-    }
-
-    /// Where a statement can be parsed and described before its parameters are known.
-    fn unbound_direction(&self, prepared: &Prepared) -> Direction {
-        let bound = Bound { prepared, formats: Vec::new(), values: Vec::new() };
-        if prepared.sql.trim().is_empty() {
-            return Direction::Empty;
-        }
-        match prepared.plan.bind(&bound) {
-            Ok(route) => self.resolve(route, &prepared.sql, false),
-            Err(_) => Direction::Shards { shards: vec![self.any_shard()], writes: false, defines: false, alone: false },
-        }
-    }
-
-    async fn bind(&mut self, body: &[u8]) -> Result<(), Trouble> {
-        let (portal, name, after) = (|| {
-            let mut reader = Reader::new(body);
-            Ok::<_, Malformed>((reader.cstr()?, reader.cstr()?, reader.rest()))
-        })()
-        .map_err(|_| malformed("Bind"))?;
-        let prepared = self.prepared.get(name).cloned().ok_or_else(|| no_statement(name))?;
-        let (formats, values) = values(after).map_err(|_| malformed("Bind"))?;
-        let bound = Bound { prepared: &prepared, formats, values };
-        let direction = if prepared.sql.trim().is_empty() {
-            Direction::Empty
-        } else {
-            let route = prepared.plan.bind(&bound).map_err(|refusal| refused(&refusal))?;
-            self.resolve(route, &prepared.sql, prepared.plan.writes)
-        };
-        let asked = self.unanswered.take_if(|waiting| Arc::ptr_eq(waiting, &prepared)).is_some();
-        self.answer_parse().await?;
-        let portal = portal.to_vec();
-        let (shards, writes) = match direction {
-            Direction::Shards { alone: true, shards, .. } if shards.len() > 1 => {
-                return Err(Failure::error("0A000", "this statement cannot run on several shards as a prepared one")
-                    .hint("send it with the simple protocol")
-                    .into());
-            }
-            Direction::Shards { shards, writes, defines, .. } => {
-                self.redefined |= defines;
-                (shards, writes)
-            }
-            here => {
-                self.flush().await?;
-                let tags: &[u8] = if asked { b"12" } else { b"2" };
-                tags.iter().for_each(|&tag| message::empty(&mut self.out, tag));
-                let kind = match here {
-                    Direction::Control => Portal::Control(prepared.sql.clone()),
-                    _ => Portal::Empty,
-                };
-                self.portals.insert(portal, kind);
-                return Ok(());
-            }
-        };
-        if shards.len() > 1 && self.transaction.status() == Status::Idle {
-            self.flush().await?;
-            self.transaction.begin_implicit();
-            self.implicit = true;
-        }
-        self.aim(&shards, writes).await?;
-        let first = shards.first().copied();
-        for &shard in &shards {
-            let Some(link) = self.link(shard) else { continue };
-            use_statement(link, &prepared, asked && Some(shard) == first);
-            message::frame(&mut link.out, b'B', |out| {
-                message::cstr(out, &portal);
-                message::cstr(out, server_name(&prepared));
-                out.extend_from_slice(after);
-            });
-            link.owed.push_back(Owed::Bind);
-            link.unsynced = true;
-        }
-        self.portals.insert(portal, Portal::Shards(shards));
-        Ok(())
-    }
-
-    async fn describe(&mut self, body: &[u8]) -> Result<(), Trouble> {
-        let (kind, name) = kind_and_name(body).map_err(|_| malformed("Describe"))?;
-        if kind == b'P' {
-            self.answer_parse().await?;
-            let portal = self.portals.get(name).cloned().ok_or_else(|| no_portal(name))?;
-            return self.for_portal(portal, b'D', body, Owed::Describe).await;
-        }
-        let prepared = self.prepared.get(name).cloned().ok_or_else(|| no_statement(name))?;
-        let asked = self.unanswered.take_if(|waiting| Arc::ptr_eq(waiting, &prepared)).is_some();
-        self.answer_parse().await?;
-        let Direction::Shards { shards, .. } = self.unbound_direction(&prepared) else {
-            self.flush().await?;
-            if asked {
-                message::empty(&mut self.out, b'1');
-            }
-            message::frame(&mut self.out, b't', |out| out.extend_from_slice(&[0, 0]));
-            message::empty(&mut self.out, b'n');
+    /// Keeps a message until Sync or Flush.
+    pub(super) async fn collect(&mut self, tag: u8, body: Vec<u8>) -> Result<(), Trouble> {
+        if self.skipping {
             return Ok(());
-        };
-        let shard = shards.first().copied().unwrap_or(0);
-        self.aim(&[shard], false).await?;
-        if let Some(link) = self.link(shard) {
-            use_statement(link, &prepared, asked);
-            message::named(&mut link.out, b'D', b'S', server_name(&prepared));
-            link.owed.push_back(Owed::Describe);
         }
+        self.batch_bytes += body.len();
+        self.batch.push((tag, body));
+        if self.batch_bytes > MAX_BATCH_BYTES { self.run_batch(false).await } else { Ok(()) }
+    }
+
+    /// The client's Sync: runs what was collected, ends the implicit transaction, says ready.
+    pub(super) async fn sync(&mut self) -> Result<(), Trouble> {
+        self.run_batch(true).await?;
+        self.skipping = false;
+        if let Err(trouble) = self.end_implicit().await {
+            self.report(trouble)?;
+        }
+        self.ready();
         Ok(())
     }
 
-    async fn execute(&mut self, body: &[u8]) -> Result<(), Trouble> {
-        let mut reader = Reader::new(body);
-        let (Ok(name), Ok(_)) = (reader.cstr(), reader.u32()) else { return Err(malformed("Execute")) };
-        self.answer_parse().await?;
-        match self.portals.get(name).cloned().ok_or_else(|| no_portal(name))? {
-            Portal::Empty => {
-                self.flush().await?;
-                message::empty(&mut self.out, b'I');
-                Ok(())
-            }
-            Portal::Control(sql) => {
-                self.flush().await?;
-                self.close_segment().await?;
-                let tag = self.control(&sql).await?;
-                message::command_complete(&mut self.out, tag.as_bytes());
-                Ok(())
-            }
-            portal => self.for_portal(portal, b'E', body, Owed::Execute).await,
-        }
-    }
-
-    /// Sends a message about a portal to the shards it is on.
-    async fn for_portal(&mut self, portal: Portal, tag: u8, body: &[u8], owed: Owed) -> Result<(), Trouble> {
-        let Portal::Shards(shards) = portal else {
-            self.flush().await?;
-            message::empty(&mut self.out, if tag == b'C' { b'3' } else { b'n' });
+    /// Runs what was collected.
+    pub(super) async fn run_batch(&mut self, synced: bool) -> Result<(), Trouble> {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        if batch.is_empty() || self.skipping {
             return Ok(());
-        };
-        self.aim(&shards, false).await?;
-        for &shard in &shards {
-            let Some(link) = self.link(shard) else { continue };
-            message::frame(&mut link.out, tag, |out| out.extend_from_slice(body));
-            link.owed.push_back(owed.clone());
-            link.unsynced = true;
+        }
+        if let Err(trouble) = self.run_groups(&batch, synced).await {
+            self.skipping = true;
+            self.report(trouble)?;
         }
         Ok(())
     }
 
-    async fn close(&mut self, body: &[u8]) -> Result<(), Trouble> {
-        let (kind, name) = kind_and_name(body).map_err(|_| malformed("Close"))?;
-        self.answer_parse().await?;
-        if kind == b'P' {
-            let portal = self.portals.remove(name).unwrap_or(Portal::Empty);
-            return self.for_portal(portal, b'C', body, Owed::Close).await;
-        }
-        self.prepared.remove(name);
-        self.flush().await?;
-        message::empty(&mut self.out, b'3');
-        Ok(())
-    }
-
-    /// Flush: answers everything so far.
-    async fn answer_all(&mut self) -> Result<(), Trouble> {
-        self.answer_parse().await?;
-        self.flush().await
-    }
-
-    /// Turns to these shards: what went to others is answered first.
-    async fn aim(&mut self, shards: &[usize], writes: bool) -> Result<(), Trouble> {
-        if self.target != shards {
-            self.flush().await?;
-        }
-        self.reach(shards, writes).await?;
-        self.target = shards.to_vec();
-        Ok(())
-    }
-
-    /// Sends what has gathered and passes the answers on, the first shard's when all have answered.
-    async fn flush(&mut self) -> Result<(), Trouble> {
-        let target = std::mem::take(&mut self.target);
-        for &shard in &target {
-            let Some(link) = self.link(shard) else { continue };
-            link.out.extend_from_slice(b"H\0\0\0\x04");
-            link.send().await.map_err(lost)?;
-        }
-        let Some((&first, others)) = target.split_first() else { return Ok(()) };
-        let mut trouble = None;
-        for &shard in others {
-            trouble = trouble.or(self.answers(shard, false, false).await?);
-        }
-        let held = self.out.len();
-        let own = self.answers(first, true, others.is_empty()).await?;
-        match trouble {
-            Some(frame) => {
-                self.out.truncate(held);
-                Err(Trouble::Server(frame))
-            }
-            None => own.map_or(Ok(()), |frame| Err(Trouble::Server(frame))),
-        }
-    }
-
-    /// Reads what a shard owes. The first shard's answers are the client's, sent at once when `streaming`. Gives its error.
-    async fn answers(&mut self, shard: usize, is_first: bool, streaming: bool) -> Result<Option<Vec<u8>>, Trouble> {
-        loop {
-            let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else { return Ok(None) };
-            let Some(owed) = link.owed.front().cloned() else { return Ok(None) };
-            let (tag, place) = link.next().await.map_err(lost)?;
-            let (done, shown) = match (tag, owed) {
-                (b'E', _) => {
-                    link.errored = true;
-                    let frame = link.bytes(&place).to_vec();
-                    link.skip_owed();
-                    return Ok(Some(frame));
-                }
-                (b'N', _) => (false, true),
-                (b'S' | b'A', _) => (false, false),
-                (b'1', Owed::Parse { hidden, .. }) => (true, !hidden),
-                (b'3', Owed::HiddenClose(_)) => (true, false),
-                (b'2', Owed::Bind) | (b'3', Owed::Close) => (true, true),
-                (b't', Owed::Describe) | (b'D' | b'd' | b'c' | b'H', Owed::Execute) => (false, true),
-                (b'T' | b'n', Owed::Describe) | (b'C' | b's' | b'I', Owed::Execute) => (true, true),
-                _ => {
-                    let failure = Failure::fatal("08P01", "a shard broke the protocol, or began a COPY FROM");
-                    return Err(Trouble::Over(End::Failed(failure)));
+    async fn run_groups(&mut self, batch: &[(u8, Vec<u8>)], synced: bool) -> Result<(), Trouble> {
+        // Plans are made without waiting from here on.
+        self.shared.snapshot().await?;
+        let mut group: Vec<Step> = Vec::new();
+        let mut at_target = Target::Own;
+        for (at, (tag, body)) in batch.iter().enumerate() {
+            let rest = batch.get(at + 1..).unwrap_or_default();
+            let ahead = Ahead { rest, synced };
+            let understood = self.understand(*tag, body, &ahead, at_target);
+            let (target, step) = match understood {
+                Ok(found) => found,
+                Err(trouble) => {
+                    // What stands before the mistake is run first, as a server would.
+                    self.run_group(at_target, &mut group).await?;
+                    return Err(trouble);
                 }
             };
-            if done {
-                link.owed.pop_front();
+            let Some(step) = step else {
+                self.run_group(at_target, &mut group).await?;
+                self.own(*tag, body).await?;
+                continue;
+            };
+            if target != at_target || group.is_empty() {
+                self.run_group(at_target, &mut group).await?;
+                at_target = target;
             }
-            if shown && is_first {
-                if !streaming && self.out.len() > MAX_HELD {
-                    let failure = Failure::fatal("54000", "an answer of several shards is too large to be compared");
-                    return Err(Trouble::Over(End::Failed(failure)));
+            group.push(step);
+        }
+        self.run_group(at_target, &mut group).await
+    }
+
+    /// What a message means and where it goes; no step when the proxy answers it itself.
+    fn understand(
+        &mut self,
+        tag: u8,
+        body: &[u8],
+        ahead: &Ahead<'_>,
+        current: Target,
+    ) -> Result<(Target, Option<Step>), Trouble> {
+        let mut reader = Reader::new(body);
+        match tag {
+            b'P' => {
+                let named = self.prepare(body)?;
+                if named.own {
+                    return Ok((Target::Own, None));
                 }
-                self.out.extend_from_slice(link.bytes(&place));
+                let target = self.target_of_parse(&named, ahead, current);
+                Ok((target, Some(Step::Parse(named))))
             }
-            if streaming && self.out.len() > FLUSH_ABOVE {
-                self.flush_client().await?;
+            b'B' => self.bind(body, ahead),
+            b'D' | b'C' => {
+                let (kind, name) = (reader.u8().map_err(malformed)?, reader.cstr().map_err(malformed)?);
+                match (tag, kind) {
+                    (b'D', b'S') => {
+                        let named = self.statement_named(name)?;
+                        let target = if named.own { Target::Own } else { self.describing(current) };
+                        Ok((target, (!named.own).then_some(Step::DescribeStatement(named))))
+                    }
+                    (b'D', b'P') => self.at_portal(name, Step::DescribePortal(name.into())),
+                    (b'C', b'P') if self.names.portals.contains_key(name) => {
+                        self.at_portal(name, Step::ClosePortal(name.into()))
+                    }
+                    (b'C', b'S' | b'P') => Ok((Target::Own, None)),
+                    _ => Err(malformed(Malformed)),
+                }
+            }
+            _ => {
+                let name = reader.cstr().map_err(malformed)?;
+                self.at_portal(name, Step::Execute(body.to_vec()))
             }
         }
     }
 
-    async fn sync(&mut self) -> Result<(), End> {
-        if !self.skipping
-            && let Err(trouble) = self.answer_all().await
-        {
-            self.fail(trouble).await?;
+    fn at_portal(&self, name: &[u8], step: Step) -> Result<(Target, Option<Step>), Trouble> {
+        let portal = self.names.portals.get(name).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name).into_owned();
+            Trouble::Reply(Failure::error("34000", format!("portal \"{name}\" does not exist")))
+        })?;
+        Ok((portal.target, (portal.target != Target::Own).then_some(step)))
+    }
+
+    /// Where a statement is described that nobody has bound yet: where the group is, or any shard that takes part.
+    fn describing(&self, current: Target) -> Target {
+        match current {
+            Target::Shard(_) | Target::All => current,
+            Target::Own => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
         }
-        self.finish_segment().await?;
-        if self.transaction.status() == Status::Idle {
-            self.portals.clear();
+    }
+
+    /// A Parse goes where the statement is bound, when that is in the same batch.
+    fn target_of_parse(&mut self, named: &Named, ahead: &Ahead<'_>, current: Target) -> Target {
+        let mine = |body: &[u8]| {
+            let mut reader = Reader::new(body);
+            let _portal = reader.cstr();
+            reader
+                .cstr()
+                .is_ok_and(|name| self.names.statements.get(name).is_some_and(|known| std::ptr::eq(&**known, named)))
+        };
+        let bind = ahead.rest.iter().find(|(tag, body)| *tag == b'B' && mine(body));
+        match bind.map(|(_, body)| self.bound(body)) {
+            Some(Ok(bound)) if bound.target != Target::Own => bound.target,
+            _ => self.describing(current),
         }
-        self.release_links();
-        self.refresh().await;
-        let status = self.status();
-        message::ready(&mut self.out, status);
+    }
+
+    /// A message that the proxy answers itself.
+    async fn own(&mut self, tag: u8, body: &[u8]) -> Result<(), Trouble> {
+        match tag {
+            b'P' => message::empty(&mut self.to_client, b'1'),
+            b'B' => message::empty(&mut self.to_client, b'2'),
+            b'C' => {
+                let (kind, name) = body.split_first().unwrap_or((&b'P', b"\0"));
+                let name = name.strip_suffix(b"\0").unwrap_or(name);
+                if *kind == b'S' {
+                    self.names.statements.remove(name);
+                } else {
+                    self.names.portals.remove(name);
+                }
+                message::empty(&mut self.to_client, b'3');
+            }
+            b'D' => {
+                let (kind, name) = body.split_first().unwrap_or((&b'P', b"\0"));
+                let name = name.strip_suffix(b"\0").unwrap_or(name);
+                self.describe_own(*kind, name)?;
+            }
+            _ => {
+                let name = Reader::new(body).cstr().map_err(malformed)?;
+                let portal = self.names.portals.get(name).cloned();
+                let portal = portal.ok_or_else(|| Failure::error("34000", "portal does not exist"))?;
+                match self.control_of(&portal.named.sql)? {
+                    Some(control) => self.control(control).await?,
+                    None => {
+                        self.check_open()?;
+                        self.setting(&portal.named.sql).await?;
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Syncs all shards that have unsynced messages; after an error their implicit transactions are undone.
-    pub(super) async fn finish_segment(&mut self) -> Result<(), End> {
-        let mut done = self.close_segment().await;
-        if done.is_ok() && self.implicit && !self.skipping {
-            done = self.commit().await.map(drop);
+    fn describe_own(&mut self, kind: u8, name: &[u8]) -> Result<(), Trouble> {
+        let named = match kind {
+            b'S' => Some(self.statement_named(name)?),
+            _ => self.names.portals.get(name).map(|portal| portal.named.clone()),
+        };
+        if named.is_some_and(|named| parse_is_show(&named.sql)) {
+            return Err(Trouble::Reply(
+                Failure::error("0A000", "SHOW in the extended protocol is not supported in a sharded database")
+                    .hint("Use SELECT current_setting('name')."),
+            ));
         }
-        if let Err(trouble) = done {
-            self.say(trouble)?;
+        if kind == b'S' {
+            message::frame(&mut self.to_client, b't', |out| out.extend_from_slice(&[0, 0]));
         }
-        self.skipping = false;
-        self.unanswered = None;
-        self.target.clear();
-        self.end_implicit().await
+        message::empty(&mut self.to_client, b'n');
+        Ok(())
     }
 
-    async fn close_segment(&mut self) -> Result<(), Trouble> {
-        let undo = self.skipping && self.transaction.status() == Status::Idle;
-        let mut trouble = None;
-        for shard in 0..self.links.len() {
-            let Some(link) = self.link(shard).filter(|link| link.unsynced || link.errored) else { continue };
-            if undo && !link.errored {
-                // No such portal: the error undoes what this shard has done since the last Sync.
-                message::execute(&mut link.out, b"_pgweir_undo");
+    /// Sends a group to its target, with a Sync, and passes the answers on.
+    async fn run_group(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        let group = std::mem::take(group);
+        let shards = match target {
+            Target::Shard(shard) => vec![shard],
+            Target::All => self.every_shard(),
+            Target::Own => return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target"))),
+        };
+        let (mut writes, mut definitions, mut care) = (false, false, Care::Clean);
+        for step in &group {
+            if let Step::Bind { planned, .. } = step {
+                writes |= planned.plan.writes;
+                definitions |= planned.changes_definitions();
+                care = care.max(planned.care);
             }
-            message::sync(&mut link.out);
-            link.send().await.map_err(lost)?;
-            loop {
-                let (tag, place) = link.next().await.map_err(lost)?;
-                match tag {
-                    b'Z' => {
-                        link.status = link.body(&place).first().copied().unwrap_or(b'E');
-                        break;
-                    }
-                    b'E' if !undo && !link.errored => trouble = trouble.or(Some(link.bytes(&place).to_vec())),
-                    _ => {}
+        }
+        self.attach(&shards, writes).await?;
+        let client = self.guard.client.id;
+        let mut owing: Vec<Owing> = Vec::with_capacity(shards.len());
+        for &shard in &shards {
+            self.mark(shard, care);
+            let link = self.link(shard)?;
+            owing.push(queue(&group, client, link));
+        }
+        let done = match target {
+            Target::All => self.hear_all(&shards, &mut owing).await,
+            _ => self.hear_one(shards.first().copied().unwrap_or(0), owing.first_mut()).await,
+        };
+        for (&shard, owing) in shards.iter().zip(owing) {
+            if let Ok(link) = self.link(shard) {
+                owing.settle(&mut link.conn.state);
+            }
+        }
+        done?;
+        for step in &group {
+            if let Step::ClosePortal(name) = step {
+                self.names.portals.remove(name);
+            }
+        }
+        self.changed_definitions |= definitions;
+        Ok(())
+    }
+
+    async fn hear_one(&mut self, shard: usize, owing: Option<&mut Owing>) -> Result<(), Trouble> {
+        let Some(owing) = owing else { return Ok(()) };
+        let mut error = None;
+        loop {
+            if !self.link(shard)?.has_frame() {
+                self.send_if_full().await?;
+            }
+            let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else {
+                return Err(Trouble::Lost(shard));
+            };
+            let Ok(frame) = link.frame().await else { return Err(self.lose(shard)) };
+            let heard = owing.hear(frame);
+            for _ in 0..heard.known {
+                message::empty(&mut self.to_client, b'1');
+            }
+            if frame.tag == b'E' {
+                error = error.or_else(|| Some(frame.bytes.to_vec()));
+            } else if heard.forward {
+                self.to_client.extend_from_slice(frame.bytes);
+            }
+            if heard.last {
+                return error.map_or(Ok(()), |error| Err(Trouble::Server(error)));
+            }
+        }
+    }
+
+    async fn hear_all(&mut self, shards: &[usize], owing: &mut [Owing]) -> Result<(), Trouble> {
+        let order = shards.to_vec();
+        let frames = self
+            .gather(shards, |gather, shard, frame| {
+                let at = order.iter().position(|&other| other == shard);
+                let Some(owing) = at.and_then(|at| owing.get_mut(at)) else { return true };
+                let heard = owing.hear(frame);
+                for _ in 0..heard.known {
+                    gather.take(shard, b"1\0\0\0\x04");
                 }
+                if heard.forward || heard.last {
+                    gather.take(shard, frame.bytes);
+                }
+                heard.last
+            })
+            .await?;
+        self.to_client.extend_from_slice(&frames);
+        Ok(())
+    }
+}
+
+/// What stands behind a message.
+pub(super) struct Ahead<'a> {
+    /// The messages after it in its batch.
+    pub rest: &'a [(u8, Vec<u8>)],
+    /// The batch ends with the client's Sync.
+    pub synced: bool,
+}
+
+/// Queues a group on a link; what the server will answer.
+fn queue(group: &[Step], client: u64, link: &mut Link) -> Owing {
+    let mut owing = Owing::default();
+    let mut out = Vec::new();
+    let state = &mut link.conn.state;
+    for step in group {
+        match step {
+            Step::Parse(named) => owing.parse(named, client, state, &mut out),
+            Step::Bind { named, portal, rest, .. } => {
+                let name = owing.provide(named, client, state, &mut out);
+                message::frame(&mut out, b'B', |out| {
+                    message::cstr(out, portal);
+                    message::cstr(out, name);
+                    out.extend_from_slice(rest);
+                });
+                owing.plain();
             }
-            link.unsynced = false;
-            link.errored = false;
-            link.skip_owed();
+            Step::DescribeStatement(named) => {
+                let name = owing.provide(named, client, state, &mut out);
+                message::named(&mut out, b'D', b'S', name);
+                owing.plain();
+            }
+            Step::DescribePortal(name) => {
+                message::named(&mut out, b'D', b'P', name);
+                owing.plain();
+            }
+            Step::Execute(body) => {
+                message::frame(&mut out, b'E', |out| out.extend_from_slice(body));
+                owing.plain();
+            }
+            Step::ClosePortal(name) => {
+                message::named(&mut out, b'C', b'P', name);
+                owing.plain();
+            }
         }
-        trouble.map_or(Ok(()), |frame| Err(Trouble::Server(frame)))
     }
+    link.queue().extend_from_slice(&out);
+    link.sync();
+    owing
 }
 
-/// Puts a statement's Parse in front of its use, where it is needed.
-fn use_statement(link: &mut super::link::Link, prepared: &Prepared, asked: bool) {
-    if prepared.unnamed {
-        link.parse_unnamed(&prepared.shared, asked);
-    } else {
-        link.ensure(&prepared.shared, asked);
-    }
-}
-
-/// The name that shards know a statement by.
-fn server_name(prepared: &Prepared) -> &[u8] {
-    if prepared.unnamed { b"" } else { &prepared.shared.name }
-}
-
-fn no_statement(name: &[u8]) -> Failure {
-    Failure::error("26000", format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name)))
-}
-
-fn no_portal(name: &[u8]) -> Failure {
-    Failure::error("34000", format!("portal \"{}\" does not exist", String::from_utf8_lossy(name)))
-}
-
-fn kind_and_name(body: &[u8]) -> Result<(u8, &[u8]), Malformed> {
-    let mut reader = Reader::new(body);
-    let (kind, name) = (reader.u8()?, reader.cstr()?);
-    if reader.is_empty() && matches!(kind, b'S' | b'P') { Ok((kind, name)) } else { Err(Malformed) }
-}
-
-/// Parameter formats and values of a Bind, from behind its names.
-#[allow(clippy::type_complexity, reason = "two lists, named at the only caller")]
-fn values(after: &[u8]) -> Result<(Vec<u16>, Vec<Option<&[u8]>>), Malformed> {
-    let mut reader = Reader::new(after);
-    let formats = (0..reader.u16()?).map(|_| reader.u16()).collect::<Result<Vec<u16>, _>>()?;
-    let count = reader.u16()?;
-    let mut values = Vec::with_capacity(usize::from(count).min(after.len()));
-    for _ in 0..count {
-        values.push(match reader.u32()? {
-            u32::MAX => None,
-            length => Some(reader.bytes(length as usize)?),
-        });
-    }
-    let results = reader.u16()?;
-    for _ in 0..results {
-        reader.u16()?;
-    }
-    if reader.is_empty() { Ok((formats, values)) } else { Err(Malformed) }
+fn parse_is_show(sql: &str) -> bool {
+    sql.trim_start().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("show"))
 }

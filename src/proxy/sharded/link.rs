@@ -1,169 +1,212 @@
-//! One shard's connection as a sharded session uses it: whole steps, one after the other.
+//! A shard's server connection while a client of a sharded database holds it.
+//!
+//! What is queued is written while answers are read, so that neither side can wait for the other forever.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::pool::Pool;
+use crate::pool::reset::{Hygiene, report};
 use crate::pool::server::ServerConn;
-use crate::pool::statements::{Missing, Statement};
+use crate::pool::settings::Settings;
+use crate::wire::body::Reader;
 use crate::wire::frame::{self, HEADER_LEN, MAX_BODY};
 use crate::wire::message;
 
-/// Bytes read at once.
-const CHUNK: usize = 32 * 1024;
+/// How much is read at a time, in bytes.
+const CHUNK: usize = 16 * 1024;
 
-/// An answer that a shard owes to a message of the extended protocol.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owed {
-    /// ParseComplete; the client sees it unless `hidden`.
-    Parse {
-        /// The client did not ask for it here.
-        hidden: bool,
-        /// The statement's key, forgotten when it fails.
-        key: Option<u128>,
-    },
-    /// CloseComplete of an evicted statement.
-    HiddenClose(Arc<Statement>),
-    /// BindComplete.
-    Bind,
-    /// RowDescription or NoData, perhaps after ParameterDescription.
-    Describe,
-    /// Rows up to the command's end.
-    Execute,
-    /// CloseComplete of a portal.
-    Close,
+/// A checked-out server connection with what is under way on it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pool: Arc<Pool>,
+    /// The connection and what is known of its session.
+    pub conn: Box<ServerConn>,
+    /// What the session needs before another client may have it.
+    pub hygiene: Hygiene,
+    out: Vec<u8>,
+    written: usize,
+    inbox: Vec<u8>,
+    /// Where the next frame begins in the inbox.
+    next: usize,
+    /// ReadyForQuery messages that are owed.
+    owed: u32,
+    /// Transaction status of the last ReadyForQuery.
+    status: u8,
 }
 
-/// A connection to one shard, held for a statement or a transaction.
-#[derive(Debug)]
-pub struct Link {
-    /// The connection.
-    pub conn: Box<ServerConn>,
-    /// Where it goes back to.
-    pub pool: Arc<Pool>,
-    /// Messages to be sent.
-    pub out: Vec<u8>,
-    /// Answers to be read.
-    pub owed: VecDeque<Owed>,
-    /// Extended messages were sent and no Sync after them.
-    pub unsynced: bool,
-    /// It has said an error since the last Sync.
-    pub errored: bool,
-    /// Transaction status of its last ReadyForQuery.
-    pub status: u8,
-    pending: Vec<u8>,
-    at: usize,
+/// One frame of a server, header included.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame<'a> {
+    /// The message type.
+    pub tag: u8,
+    /// All of it.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Its body.
+    pub fn body(&self) -> &'a [u8] {
+        self.bytes.get(HEADER_LEN..).unwrap_or_default()
+    }
 }
 
 impl Link {
-    /// A link over a fresh checkout.
-    pub fn new(conn: Box<ServerConn>, pool: Arc<Pool>) -> Self {
+    /// Holds a connection of `pool`.
+    pub fn new(pool: Arc<Pool>, conn: Box<ServerConn>) -> Self {
         Self {
-            conn,
             pool,
+            conn,
+            hygiene: Hygiene::Clean,
             out: Vec::new(),
-            owed: VecDeque::new(),
-            unsynced: false,
-            errored: false,
+            written: 0,
+            inbox: Vec::new(),
+            next: 0,
+            owed: 0,
             status: b'I',
-            pending: Vec::new(),
-            at: 0,
         }
     }
 
-    /// Sends what is to be sent.
-    pub async fn send(&mut self) -> io::Result<()> {
-        let mut at = 0;
-        while let Some(rest) = self.out.get(at..).filter(|rest| !rest.is_empty()) {
-            match poll_fn(|cx| self.conn.stream.poll_write(cx, rest)).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => at += count,
+    /// Queues a simple Query.
+    pub fn query(&mut self, sql: &[u8]) {
+        message::query(&mut self.out, sql);
+        self.owed += 1;
+    }
+
+    /// Queues Sync.
+    pub fn sync(&mut self) {
+        message::sync(&mut self.out);
+        self.owed += 1;
+    }
+
+    /// Where other messages are queued.
+    pub fn queue(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// True when a whole frame has been read already.
+    pub fn has_frame(&self) -> bool {
+        matches!(frame::whole(self.inbox.get(self.next..).unwrap_or_default(), MAX_BODY), Ok(Some(_)))
+    }
+
+    /// The next frame; what is queued goes out meanwhile.
+    ///
+    /// # Errors
+    /// The connection was lost, or the server broke the protocol.
+    pub async fn frame(&mut self) -> io::Result<Frame<'_>> {
+        poll_fn(|cx| self.poll_arrival(cx)).await?;
+        self.take_frame()
+    }
+
+    /// Ready when a whole frame is in the inbox.
+    pub fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_write(cx)?;
+        loop {
+            match frame::whole(self.inbox.get(self.next..).unwrap_or_default(), MAX_BODY) {
+                Ok(Some(_)) => return Poll::Ready(Ok(())),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))),
+            }
+            if self.next > 0 {
+                self.inbox.drain(..self.next);
+                self.next = 0;
+            }
+            let start = self.inbox.len();
+            self.inbox.resize(start + CHUNK, 0);
+            let room = self.inbox.get_mut(start..).unwrap_or_default();
+            let read = self.conn.stream.poll_read(cx, room);
+            let count = if let Poll::Ready(Ok(count)) = &read { *count } else { 0 };
+            self.inbox.truncate(start + count);
+            match read {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.written < self.out.len() {
+            match self.conn.stream.poll_write(cx, self.out.get(self.written..).unwrap_or_default()) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => self.written += count,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(()),
             }
         }
         self.out.clear();
-        poll_fn(|cx| self.conn.stream.poll_flush(cx)).await
-    }
-
-    /// Waits for the next frame; gives its tag and its place, header included, for [`Self::bytes`].
-    pub async fn next(&mut self) -> io::Result<(u8, Range<usize>)> {
-        loop {
-            let rest = self.pending.get(self.at..).unwrap_or_default();
-            let header = frame::header(rest, MAX_BODY)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            if let Some(header) = header.filter(|header| rest.len() >= header.total()) {
-                let place = self.at..self.at + header.total();
-                self.at = place.end;
-                return Ok((header.tag, place));
-            }
-            self.pending.drain(..self.at);
-            self.at = 0;
-            let held = self.pending.len();
-            self.pending.resize(held + CHUNK, 0);
-            let room = self.pending.get_mut(held..).unwrap_or_default();
-            let count = poll_fn(|cx| self.conn.stream.poll_read(cx, room)).await;
-            self.pending.truncate(held + count.as_ref().copied().unwrap_or(0));
-            if count? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+        self.written = 0;
+        match self.conn.stream.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(()),
         }
     }
 
-    /// A frame's bytes, valid until the next one is asked for.
-    pub fn bytes(&self, place: &Range<usize>) -> &[u8] {
-        self.pending.get(place.clone()).unwrap_or_default()
+    /// Takes the frame that [`Link::poll_arrival`] found, and notes what it says of the session.
+    ///
+    /// # Errors
+    /// There is none, or the server said it was ready more often than it was asked to.
+    pub fn take_frame(&mut self) -> io::Result<Frame<'_>> {
+        let rest = self.inbox.get(self.next..).unwrap_or_default();
+        let Ok(Some((header, body))) = frame::whole(rest, MAX_BODY) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no frame has arrived"));
+        };
+        match header.tag {
+            b'Z' => {
+                self.owed = self.owed.checked_sub(1).ok_or(io::ErrorKind::InvalidData)?;
+                self.status = body.first().copied().unwrap_or(b'E');
+            }
+            b'S' => note_parameter(&mut self.conn, &self.pool, body),
+            _ => {}
+        }
+        let start = self.next;
+        self.next += header.total();
+        Ok(Frame { tag: header.tag, bytes: self.inbox.get(start..self.next).unwrap_or_default() })
     }
 
-    /// A frame's body.
-    pub fn body(&self, place: &Range<usize>) -> &[u8] {
-        self.pending.get(place.start + HEADER_LEN..place.end).unwrap_or_default()
+    /// Sends what is queued without waiting for an answer.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| match self.poll_write(cx) {
+            Err(error) => Poll::Ready(Err(error)),
+            Ok(()) if self.out.is_empty() => Poll::Ready(Ok(())),
+            Ok(()) => Poll::Pending,
+        })
+        .await
     }
 
-    /// Puts Parse of a named statement in front of its use, when it is not prepared here.
-    pub fn ensure(&mut self, statement: &Arc<Statement>, asked: bool) {
-        match self.conn.state.prepared.require(statement) {
-            Missing::Nothing => {
-                // The client waits for a ParseComplete and shall have one of this server: Parse is cheap under the unnamed name.
-                if asked {
-                    self.parse_unnamed(statement, true);
-                }
-            }
-            Missing::Parse(evicted) => {
-                if let Some(evicted) = evicted {
-                    message::named(&mut self.out, b'C', b'S', &evicted.name);
-                    self.owed.push_back(Owed::HiddenClose(evicted));
-                }
-                message::parse(&mut self.out, &statement.name, &statement.rest);
-                self.owed.push_back(Owed::Parse { hidden: !asked, key: Some(statement.key) });
-                self.unsynced = true;
-            }
+    /// The one copy of these settings.
+    pub fn interned(&self, settings: Settings) -> Arc<Settings> {
+        self.pool.interned.settings.intern(settings)
+    }
+
+    /// Gives the connection back: to the pool when its state is known to be clean, else it is closed.
+    pub fn release(mut self) {
+        let clean = self.owed == 0 && self.status == b'I' && self.out.is_empty() && self.next == self.inbox.len();
+        if clean && self.conn.is_quiet() {
+            self.pool.release_after(self.conn, self.hygiene);
+        } else {
+            self.pool.discard(self.conn);
         }
     }
 
-    /// Parse under the unnamed name.
-    pub fn parse_unnamed(&mut self, statement: &Arc<Statement>, asked: bool) {
-        message::parse(&mut self.out, b"", &statement.rest);
-        self.owed.push_back(Owed::Parse { hidden: !asked, key: None });
-        self.conn.state.unnamed = (0, 0);
-        self.unsynced = true;
+    /// Closes the connection; the server rolls back what is open.
+    pub fn discard(self) {
+        self.pool.discard(self.conn);
     }
+}
 
-    /// Forgets what was owed after an error: the server skips it.
-    pub fn skip_owed(&mut self) {
-        for owed in std::mem::take(&mut self.owed) {
-            match owed {
-                Owed::Parse { key: Some(key), .. } => self.conn.state.prepared.forget(key),
-                Owed::HiddenClose(evicted) => self.conn.state.prepared.restore(evicted),
-                _ => {}
-            }
-        }
-    }
-
-    /// True when another client may have the connection.
-    pub fn is_clean(&self) -> bool {
-        let quiet = self.owed.is_empty() && self.out.is_empty() && !self.unsynced && !self.errored;
-        quiet && self.status == b'I' && self.at == self.pending.len()
+fn note_parameter(conn: &mut ServerConn, pool: &Pool, body: &[u8]) {
+    let mut reader = Reader::new(body);
+    let mut text = || reader.cstr().map(|text| String::from_utf8_lossy(text).into_owned());
+    if let (Ok(name), Ok(value)) = (text(), text()) {
+        let mut reported = (*conn.state.reported).clone();
+        report(&mut reported, name, value);
+        conn.state.reported = pool.interned.reported.intern(reported);
     }
 }

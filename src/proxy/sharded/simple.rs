@@ -1,409 +1,247 @@
-//! The simple protocol over shards.
+//! Queries of the simple protocol.
 
-use crate::exec::commit::{Answer, Commit, Next, Outcome};
+use std::future::poll_fn;
+use std::task::Poll;
+
 use crate::exec::control::Control;
-use crate::exec::gather::{Gather, Gathered};
-use crate::exec::transaction::{Status, Step};
-use crate::proxy::analyzer::Analyzer;
-use crate::proxy::care::Effect;
-use crate::proxy::sharded::{End, FLUSH_ABOVE, ShardedSession, Trouble, lost, refused};
-use crate::route::{Route, TextBindings};
+use crate::exec::transaction::Status;
+use crate::proxy::care::Care;
+use crate::proxy::sharded::names::Target;
+use crate::proxy::sharded::planned::{Planned, Values};
+use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::sql::facts::StatementKind;
 use crate::sql::lexer::LexOptions;
+use crate::sql::parse;
 use crate::sql::split_statements;
+use crate::sql::template::Keyword;
+use crate::wire::frame;
 use crate::wire::message::{self, Failure};
 
-/// Where a text goes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// Nothing in it.
-    Empty,
-    /// Executed here.
-    Control,
-    /// To these shards.
-    Shards {
-        /// The shards, first the one whose answer the client gets.
-        shards: Vec<usize>,
-        /// It may change rows or definitions.
-        writes: bool,
-        /// It changes definitions.
-        defines: bool,
-        /// It cannot stand in a transaction block.
-        alone: bool,
-    },
+/// What came while a COPY ran.
+enum Arrived {
+    FromClient,
+    FromServer,
 }
 
 impl ShardedSession {
-    /// A simple Query and everything that answers it.
-    pub(super) async fn query(&mut self, body: &[u8]) -> Result<(), End> {
-        let Some((0, sql)) = body.split_last() else {
-            return Err(End::Failed(Failure::fatal("08P01", "malformed Query message")));
+    /// Runs a query string and says that the session is ready for the next.
+    pub(super) async fn simple(&mut self, body: &[u8]) -> Result<(), Trouble> {
+        self.names.drop_unnamed();
+        let done = self.query_string(body).await;
+        let ended = match done {
+            Ok(()) => self.end_implicit().await,
+            Err(trouble) => {
+                self.report(trouble)?;
+                self.end_implicit().await
+            }
         };
-        // It ends whatever the extended protocol had begun without a Sync.
-        self.finish_segment().await?;
-        if let Err(trouble) = self.run_text(sql).await {
-            self.say(trouble)?;
+        if let Err(trouble) = ended {
+            self.report(trouble)?;
         }
-        self.end_implicit().await?;
-        self.release_links();
-        self.refresh().await;
-        let status = self.status();
-        message::ready(&mut self.out, status);
+        self.ready();
         Ok(())
     }
 
-    async fn run_text(&mut self, sql: &[u8]) -> Result<(), Trouble> {
-        let text = std::str::from_utf8(sql).map_err(|_| not_utf8())?;
-        match self.direct(text)? {
-            Direction::Empty => {
-                message::empty(&mut self.out, b'I');
-                Ok(())
-            }
-            Direction::Control => {
-                let tag = self.control(text).await?;
-                message::command_complete(&mut self.out, tag.as_bytes());
-                Ok(())
-            }
-            Direction::Shards { shards, writes, defines, alone } => {
-                self.redefined |= defines;
-                self.run_on(&shards, text, writes, alone).await
-            }
+    async fn query_string(&mut self, body: &[u8]) -> Result<(), Trouble> {
+        let text = body.strip_suffix(b"\0").filter(|text| !text.contains(&0));
+        let text = text.ok_or_else(|| Failure::error("08P01", "a query string must end with its only zero byte"))?;
+        let sql = std::str::from_utf8(text).map_err(|_| {
+            Failure::error("22021", "the query is not valid UTF-8").hint("Sharded databases take UTF-8 only.")
+        })?;
+        let statements = split_statements(sql, LexOptions::default());
+        if statements.is_empty() {
+            message::empty(&mut self.to_client, b'I');
+            return Ok(());
         }
-    }
-
-    /// Where a text goes: each of its statements, and all of them together.
-    fn direct(&mut self, text: &str) -> Result<Direction, Trouble> {
-        let facts = self.session_facts();
-        let options = LexOptions { standard_conforming_strings: facts.standard_conforming_strings };
-        let statements = split_statements(text, options);
-        if statements.len() <= 1 {
-            return self.direct_one(text);
-        }
-        let mut together: Option<Direction> = None;
+        let several = statements.len() > 1;
         for range in statements {
-            let one = self.direct_one(text.get(range).unwrap_or_default())?;
-            together = Some(match (together, one) {
-                (_, Direction::Control) => return Err(several("one of them controls the session or the transaction")),
-                (together, Direction::Empty) => together.unwrap_or(Direction::Empty),
-                (None | Some(Direction::Empty), one) => one,
-                (
-                    Some(Direction::Shards { shards, writes, defines, .. }),
-                    Direction::Shards { shards: others, writes: also_writes, defines: also_defines, .. },
-                ) if shards == others => {
-                    let (writes, defines) = (writes || also_writes, defines || also_defines);
-                    Direction::Shards { shards, writes, defines, alone: false }
-                }
-                _ => return Err(several("they go to different shards")),
-            });
+            let statement = sql.get(range).unwrap_or_default();
+            // The statements of one string stand and fall together (PostgreSQL, "Multiple Statements in a Simple Query").
+            if several && self.transaction.status() == Status::Idle && !self.is_control(statement) {
+                self.begin_implicit();
+            }
+            self.statement(statement).await?;
         }
-        Ok(together.unwrap_or(Direction::Empty))
-    }
-
-    fn direct_one(&mut self, text: &str) -> Result<Direction, Trouble> {
-        let facts = self.session_facts();
-        let scan = self.scanner.scan(text.as_bytes());
-        if scan.statements == 0 && scan.complete {
-            return Ok(Direction::Empty);
-        }
-        let plan = self.planner.plan(text, &scan, facts);
-        let bindings = TextBindings { sql: text, constants: scan.bindings, parameters: &[] };
-        let route = plan.bind(&bindings).map_err(|refusal| refused(&refusal))?;
-        Ok(self.resolve(route, text, plan.writes))
-    }
-
-    /// Shards of a route: for one that any shard can answer, one that is at hand.
-    pub(super) fn resolve(&self, route: Route, text: &str, writes: bool) -> Direction {
-        let (kind, command) = if writes || route == Route::Control || route == Route::All {
-            crate::sql::parse::classify(text)
-        } else {
-            (StatementKind::Select, String::new())
-        };
-        let shards = match route {
-            Route::Single(shard) => vec![shard.0],
-            Route::Any => vec![self.any_shard()],
-            Route::All => (0..self.pools.len()).collect(),
-            Route::Control if !command.starts_with("SHOW") => return Direction::Control,
-            Route::Catalog | Route::Control => vec![0],
-        };
-        let (defines, alone) = (kind == StatementKind::Ddl, command.starts_with("VACUUM"));
-        Direction::Shards { shards, writes, defines, alone }
-    }
-
-    /// A shard that is in the transaction already, or the one that this client keeps to.
-    pub(super) fn any_shard(&self) -> usize {
-        let own = usize::try_from(self.guard.client.id).unwrap_or(0) % self.pools.len().max(1);
-        self.transaction.shards().next().unwrap_or(own)
-    }
-
-    /// Runs a text on shards. On several, outside a block, it is wrapped in one.
-    async fn run_on(&mut self, shards: &[usize], text: &str, writes: bool, alone: bool) -> Result<(), Trouble> {
-        if shards.len() > 1 && self.transaction.status() == Status::Idle && !alone {
-            self.transaction.begin_implicit();
-            self.implicit = true;
-        }
-        self.reach(shards, writes && !alone).await?;
-        for &shard in shards {
-            let Some(link) = self.link(shard) else { continue };
-            message::query(&mut link.out, text.as_bytes());
-            link.send().await.map_err(lost)?;
-        }
-        if let &[shard] = shards {
-            return self.relay(shard).await;
-        }
-        let mut gather = Gather::new(shards);
-        for &shard in shards {
-            self.gather(shard, &mut gather).await;
-        }
-        let answer = match gather.finish() {
-            Gathered::Agreed(answer) => answer,
-            Gathered::ServerError(frame) => return Err(Trouble::Server(frame)),
-            Gathered::Failure(failure) => return Err(failure.into()),
-        };
-        if self.implicit {
-            self.commit().await?;
-        }
-        self.out.extend_from_slice(&answer);
         Ok(())
     }
 
-    /// Reads a shard's whole answer.
-    async fn gather(&mut self, shard: usize, gather: &mut Gather) {
-        let Some(link) = self.link(shard) else { return gather.lose(shard) };
-        loop {
-            let Ok((tag, place)) = link.next().await else {
-                link.status = b'E';
-                return gather.lose(shard);
-            };
-            match tag {
-                b'S' | b'A' => {}
-                b'Z' => {
-                    link.status = link.body(&place).first().copied().unwrap_or(b'E');
-                    return gather.take(shard, link.bytes(&place));
-                }
-                // COPY FROM is refused by the router; a server that begins one is out of step.
-                b'G' => {
-                    link.status = b'E';
-                    return gather.lose(shard);
-                }
-                _ => gather.take(shard, link.bytes(&place)),
+    async fn statement(&mut self, sql: &str) -> Result<(), Trouble> {
+        if let Some(control) = self.control_of(sql)? {
+            return self.control(control).await;
+        }
+        self.check_open()?;
+        if self.is_setting(sql) {
+            return self.setting(sql).await;
+        }
+        let snapshot = self.shared.snapshot().await?;
+        let session = self.session_facts()?;
+        let scan = self.scanner.scan(sql.as_bytes());
+        let planned = snapshot.plan(sql, &scan, session)?;
+        let route = planned.route(&Values { sql, bindings: scan.bindings, parameters: &[] })?;
+        self.check_definitions(&planned)?;
+        match self.target(route) {
+            Target::Shard(shard) => self.on_one(shard, sql, planned.plan.writes, planned.care).await?,
+            Target::All => self.on_all(sql, &planned).await?,
+            Target::Own => {
+                return Err(Trouble::Reply(
+                    Failure::error("0A000", "this statement about the session is not supported in a sharded database")
+                        .hint("Connect to the shard itself."),
+                ));
             }
+        }
+        self.changed_definitions |= planned.changes_definitions();
+        Ok(())
+    }
+
+    /// Whether a statement is transaction control. SET TRANSACTION is a setting of the block instead.
+    pub(super) fn is_control(&mut self, sql: &str) -> bool {
+        use Keyword::{Abort, Begin, Commit, End, Prepare, Release, Rollback, Savepoint, Start, Transaction};
+        match self.scanner.scan(sql.as_bytes()).leading {
+            [Begin | Start | Commit | End | Rollback | Abort | Savepoint | Release, ..] => true,
+            leading => leading[..2] == [Prepare, Transaction],
         }
     }
 
-    /// Passes a shard's answer on as it comes, up to its ReadyForQuery.
-    async fn relay(&mut self, shard: usize) -> Result<(), Trouble> {
+    /// Transaction control that a statement is, if it is.
+    pub(super) fn control_of(&mut self, sql: &str) -> Result<Option<Control>, Trouble> {
+        if !self.is_control(sql) {
+            return Ok(None);
+        }
+        let unsupported = || Failure::error("0A000", "this transaction control is not supported in a sharded database");
+        let parsed = parse::parse(sql).map_err(|error| unsupported().detail(error.reason))?;
+        // PREPARE TRANSACTION and its kin are for the proxy to use.
+        Ok(Some(Control::of(&parsed)?.ok_or_else(unsupported)?))
+    }
+
+    /// After an error a block takes only its end.
+    pub(super) fn check_open(&self) -> Result<(), Trouble> {
+        if self.transaction.status() != Status::Failed {
+            return Ok(());
+        }
+        let what = "current transaction is aborted, commands ignored until end of transaction block";
+        Err(Trouble::Reply(Failure::error("25P02", what)))
+    }
+
+    /// Sends a statement to one shard and passes its answer on as it comes.
+    pub(super) async fn on_one(&mut self, shard: usize, sql: &str, writes: bool, care: Care) -> Result<(), Trouble> {
+        self.attach(&[shard], writes).await?;
+        self.mark(shard, care);
+        self.link(shard)?.query(sql.as_bytes());
         let mut failed = false;
         loop {
-            let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else { return Ok(()) };
-            let (tag, place) = link.next().await.map_err(lost)?;
-            match tag {
-                b'Z' => {
-                    link.status = link.body(&place).first().copied().unwrap_or(b'E');
-                    break;
-                }
-                b'S' | b'A' => {}
-                b'G' => return Err(copy_refused()),
-                _ => {
-                    failed |= tag == b'E';
-                    self.out.extend_from_slice(link.bytes(&place));
-                }
+            if !self.link(shard)?.has_frame() {
+                self.send_if_full().await?;
             }
-            if self.out.len() > FLUSH_ABOVE {
-                self.flush_client().await?;
-            }
-        }
-        if failed {
-            self.transaction.fail();
-        }
-        Ok(())
-    }
-
-    /// Ends a block of ours that is still open: what failed in it is taken back.
-    pub(super) async fn end_implicit(&mut self) -> Result<(), End> {
-        self.segment_writers.clear();
-        if std::mem::take(&mut self.implicit) && self.transaction.status() != Status::Idle {
-            let shards: Vec<usize> = self.transaction.shards().collect();
-            return self.roll_back(&shards).await;
-        }
-        Ok(())
-    }
-
-    async fn roll_back(&mut self, shards: &[usize]) -> Result<(), End> {
-        self.transaction.end();
-        for &shard in shards {
-            // A shard that cannot roll back has lost its connection, which rolls back too: its link is not clean.
-            if self.run_quietly(shard, "ROLLBACK").await.is_err()
-                && let Some(link) = self.link(shard)
-            {
-                link.status = b'E';
-            }
-        }
-        Ok(())
-    }
-
-    /// Executes a statement of transaction control or of the session; gives its command tag.
-    pub(super) async fn control(&mut self, text: &str) -> Result<String, Trouble> {
-        let failed = self.transaction.status() == Status::Failed;
-        let control = match crate::sql::parse::parse(text) {
-            Ok(parsed) => Control::of(&parsed)?,
-            Err(_) => None,
-        };
-        let Some(control) = control else {
-            if failed {
-                // As any statement in a block that has failed.
-                self.transaction.join(&[], false)?;
-            }
-            return self.session_statement(text).await;
-        };
-        match self.transaction.control(control)? {
-            Step::Answer { tag, warning } => {
-                if let Some((code, message)) = warning {
-                    warn(&mut self.out, code, message);
-                }
-                Ok(tag.to_owned())
-            }
-            Step::Each { shards, sql, tag } => {
-                for shard in shards {
-                    self.run_quietly(shard, &sql).await?;
-                }
-                Ok(tag.to_owned())
-            }
-            Step::Rollback { shards } => {
-                self.roll_back(&shards).await?;
-                Ok("ROLLBACK".to_owned())
-            }
-            Step::Commit { wrote, read } => self.commit_on(&wrote, &read).await,
-        }
-    }
-
-    /// Commits the open block.
-    pub(super) async fn commit(&mut self) -> Result<String, Trouble> {
-        match self.transaction.control(Control::Commit)? {
-            Step::Commit { wrote, read } => self.commit_on(&wrote, &read).await,
-            Step::Rollback { shards } => {
-                self.roll_back(&shards).await?;
-                Ok("ROLLBACK".to_owned())
-            }
-            _ => Ok("COMMIT".to_owned()),
-        }
-    }
-
-    async fn commit_on(&mut self, wrote: &[usize], read: &[usize]) -> Result<String, Trouble> {
-        let mut commit = Commit::new(wrote, read);
-        let mut answer = None;
-        let outcome = loop {
-            match commit.next(answer.take()) {
-                Next::Done(outcome) => break outcome,
-                Next::Send(shard, sql) => answer = Some(self.ask(shard, sql).await),
-            }
-        };
-        self.transaction.end();
-        self.implicit = false;
-        match outcome {
-            Outcome::Committed => Ok("COMMIT".to_owned()),
-            Outcome::RolledBack => Ok("ROLLBACK".to_owned()),
-            Outcome::ServerError(frame) => Err(Trouble::Server(frame)),
-            Outcome::Failure(failure) => Err(failure.into()),
-        }
-    }
-
-    /// Sends COMMIT or ROLLBACK to a shard.
-    async fn ask(&mut self, shard: usize, sql: &str) -> Answer {
-        let Some(link) = self.link(shard) else { return Answer::Lost };
-        message::query(&mut link.out, sql.as_bytes());
-        if link.send().await.is_err() {
-            link.status = b'E';
-            return Answer::Lost;
-        }
-        let mut answer = Answer::Lost;
-        loop {
-            let Ok((tag, place)) = link.next().await else {
-                link.status = b'E';
-                return Answer::Lost;
+            let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else {
+                return Err(Trouble::Lost(shard));
             };
-            match tag {
-                b'C' => answer = Answer::Tag(link.body(&place).strip_suffix(b"\0").unwrap_or_default().to_vec()),
-                b'E' => answer = Answer::Error(link.bytes(&place).to_vec()),
-                b'Z' => {
-                    link.status = link.body(&place).first().copied().unwrap_or(b'E');
-                    return answer;
+            let Ok(frame) = link.frame().await else { return Err(self.lose(shard)) };
+            match frame.tag {
+                b'Z' => break,
+                b'G' => {
+                    self.to_client.extend_from_slice(frame.bytes);
+                    self.copy_in(shard).await?;
                 }
-                _ => {}
+                b'E' => {
+                    failed = true;
+                    let error = frame.bytes.to_vec();
+                    self.report(Trouble::Server(error))?;
+                }
+                _ => self.to_client.extend_from_slice(frame.bytes),
+            }
+            self.send_if_full().await?;
+        }
+        if failed { Err(Trouble::Told) } else { Ok(()) }
+    }
+
+    /// Sends a statement to every shard, inside a block, and gives the client one answer.
+    async fn on_all(&mut self, sql: &str, planned: &Planned) -> Result<(), Trouble> {
+        if matches!(planned.kind, StatementKind::CopyFrom | StatementKind::CopyTo) {
+            return Err(Trouble::Reply(
+                Failure::error("0A000", "COPY on every shard at once is not supported")
+                    .hint("Use INSERT, or COPY on each shard."),
+            ));
+        }
+        if self.transaction.status() == Status::Idle {
+            self.begin_implicit();
+        }
+        let shards = self.every_shard();
+        self.attach(&shards, planned.plan.writes).await?;
+        for &shard in &shards {
+            self.mark(shard, planned.care);
+            self.link(shard)?.query(sql.as_bytes());
+        }
+        let frames = self
+            .gather(&shards, |gather, shard, frame| {
+                gather.take(shard, frame.bytes);
+                frame.tag == b'Z'
+            })
+            .await?;
+        self.to_client.extend_from_slice(&frames);
+        Ok(())
+    }
+
+    /// Passes COPY data on until the client ends it or the server does.
+    async fn copy_in(&mut self, shard: usize) -> Result<(), Trouble> {
+        self.send().await?;
+        loop {
+            // What the client has sent already goes first.
+            while let Ok(Some((header, _))) = frame::whole(&self.client.pending, self.max_message) {
+                let message: Vec<u8> = self.client.pending.drain(..header.total()).collect();
+                match header.tag {
+                    b'd' | b'c' | b'f' => {
+                        let link = self.link(shard)?;
+                        link.queue().extend_from_slice(&message);
+                        if link.flush().await.is_err() {
+                            return Err(self.lose(shard));
+                        }
+                        if header.tag != b'd' {
+                            return Ok(());
+                        }
+                    }
+                    // Flush and Sync are ignored during COPY, as PostgreSQL does.
+                    b'H' | b'S' => {}
+                    b'X' => return Err(Trouble::Gone),
+                    other => {
+                        let what = format!("unexpected message type 0x{other:02X} during COPY from stdin");
+                        return Err(Trouble::Fatal(Failure::fatal("08P01", what)));
+                    }
+                }
+            }
+            if let Err(error) = frame::whole(&self.client.pending, self.max_message) {
+                return Err(Trouble::Fatal(Failure::fatal("08P01", error.to_string())));
+            }
+            // A server that has an answer before the client's end has failed.
+            match self.either(shard).await? {
+                Arrived::FromServer => return Ok(()),
+                Arrived::FromClient => {}
             }
         }
     }
 
-    /// SET, RESET, DISCARD, DEALLOCATE, SET LOCAL, SET TRANSACTION, SET CONSTRAINTS.
-    async fn session_statement(&mut self, text: &str) -> Result<String, Trouble> {
-        let mut words = text.split_whitespace().map(str::to_ascii_lowercase);
-        let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        if first == "set" && matches!(second.as_str(), "local" | "transaction" | "constraints") {
-            self.within(text).await?;
-            return Ok(if second == "constraints" { "SET CONSTRAINTS" } else { "SET" }.to_owned());
-        }
-        let verdict = Analyzer::default().analyze(text.as_bytes());
-        let Some(effect) = verdict.effect else {
-            let failure =
-                Failure::error("0A000", "this statement about the session is not available in a sharded database");
-            let hint =
-                "SET name TO value, SET LOCAL, RESET and DISCARD ALL are; set others for the role on the servers";
-            return Err(failure.hint(hint).into());
-        };
-        if self.in_block() && !matches!(*effect, Effect::Deallocate(_) | Effect::DeallocateAll) {
-            let failure = Failure::error("0A000", "SET inside a transaction is not available in a sharded database");
-            return Err(failure.hint("use SET LOCAL, or SET before BEGIN").into());
-        }
-        self.change_settings(&effect).await?;
-        Ok(match *effect {
-            Effect::DiscardAll => "DISCARD ALL".to_owned(),
-            Effect::DeallocateAll => "DEALLOCATE ALL".to_owned(),
-            _ => first.to_ascii_uppercase(),
+    async fn either(&mut self, shard: usize) -> Result<Arrived, Trouble> {
+        let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else { return Err(Trouble::Lost(shard)) };
+        let client = &mut self.client;
+        let mut chunk = vec![0; 16 * 1024];
+        let arrived = poll_fn(|cx| {
+            match link.poll_arrival(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(Arrived::FromServer)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::Lost(shard))),
+                Poll::Pending => {}
+            }
+            match client.stream.poll_read(cx, &mut chunk) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Poll::Ready(Err(Trouble::Gone)),
+                Poll::Ready(Ok(count)) => {
+                    client.pending.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                    Poll::Ready(Ok(Arrived::FromClient))
+                }
+                Poll::Pending => Poll::Pending,
+            }
         })
+        .await;
+        match arrived {
+            Err(Trouble::Lost(shard)) => Err(self.lose(shard)),
+            other => other,
+        }
     }
-
-    /// A setting of the transaction block: told to all of its shards, now or when they join.
-    async fn within(&mut self, text: &str) -> Result<(), Trouble> {
-        if !self.in_block() {
-            let message = "this statement can only be used in transaction blocks of a sharded database";
-            return Err(Failure::error("25P01", message).into());
-        }
-        // A shard says first whether it is right, so that those who join later are not told nonsense.
-        if self.transaction.shards().next().is_none() {
-            self.reach(&[self.any_shard()], false).await?;
-        }
-        let joined: Vec<usize> = self.transaction.shards().collect();
-        for shard in joined {
-            self.run_quietly(shard, text).await?;
-        }
-        self.transaction.local(text);
-        Ok(())
-    }
-
-    pub(super) fn link(&mut self, shard: usize) -> Option<&mut super::link::Link> {
-        self.links.get_mut(shard)?.as_mut()
-    }
-}
-
-/// A WARNING of PostgreSQL's own words.
-fn warn(out: &mut Vec<u8>, code: &str, text: &str) {
-    message::frame(out, b'N', |out| {
-        for (field, value) in [(b'S', "WARNING"), (b'V', "WARNING"), (b'C', code), (b'M', text)] {
-            out.push(field);
-            message::cstr(out, value.as_bytes());
-        }
-        out.push(0);
-    });
-}
-
-pub(super) fn not_utf8() -> Failure {
-    Failure::error("0A000", "a statement that is not UTF-8 cannot be planned").hint("set client_encoding to UTF8")
-}
-
-fn several(why: &str) -> Trouble {
-    let failure = Failure::error("0A000", format!("several statements in one string: {why}"));
-    failure.hint("send them one by one").into()
-}
-
-fn copy_refused() -> Trouble {
-    Trouble::Over(End::Failed(Failure::fatal("0A000", "COPY FROM is not available in a sharded database")))
 }

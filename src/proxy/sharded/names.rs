@@ -1,0 +1,73 @@
+//! What a client of a sharded database has prepared and bound.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::pool::statements::Statement;
+use crate::proxy::sharded::planned::Planned;
+use crate::sql::template::Binding;
+
+/// Most named statements of one client.
+pub(super) const MAX_STATEMENTS: usize = 10_000;
+
+/// One prepared statement of a client.
+#[derive(Debug)]
+pub(super) struct Named {
+    /// As servers know it.
+    pub statement: Arc<Statement>,
+    /// Its text.
+    pub sql: Box<str>,
+    /// Types of its parameters as Parse declared them; 0 or missing: not declared.
+    pub types: Vec<u32>,
+    /// The constants in its text.
+    pub bindings: Vec<Binding>,
+    /// What the router made of it, on the snapshot of this number.
+    pub planned: Arc<Planned>,
+    /// See `planned`.
+    pub generation: u64,
+    /// It is about the session or the transaction: the proxy answers it.
+    pub own: bool,
+    /// The client knows it without a name.
+    pub unnamed: bool,
+    /// Tells one unnamed statement of this client from the next.
+    pub count: u64,
+}
+
+/// Where the messages of a group go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// One shard.
+    Shard(usize),
+    /// Every shard.
+    All,
+    /// Nowhere: the proxy answers itself.
+    Own,
+}
+
+/// A bound statement.
+#[derive(Debug, Clone)]
+pub(super) struct Portal {
+    /// What was bound.
+    pub named: Arc<Named>,
+    /// Where.
+    pub target: Target,
+}
+
+/// Everything that has a name.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Statements; the unnamed one has the empty name.
+    pub statements: HashMap<Box<[u8]>, Arc<Named>>,
+    /// Portals; the unnamed one has the empty name.
+    pub portals: HashMap<Box<[u8]>, Portal>,
+    /// Counts unnamed statements.
+    pub count: u64,
+}
+
+impl Names {
+    /// A simple Query destroys the unnamed statement and portal.
+    pub fn drop_unnamed(&mut self) {
+        self.statements.remove(&b""[..]);
+        self.portals.remove(&b""[..]);
+    }
+}

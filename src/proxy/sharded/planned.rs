@@ -1,0 +1,76 @@
+//! A statement's plan with what else the session must know of it.
+
+use crate::proxy::analyzer::Analyzer;
+use crate::proxy::care::Care;
+use crate::route::{Bindings, Parameter, Refusal, Route, TemplatePlan};
+use crate::sql::facts::StatementKind;
+use crate::sql::template::Binding;
+use crate::wire::message::Failure;
+
+/// A template that was planned.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// Where it goes.
+    pub plan: TemplatePlan,
+    /// What it does.
+    pub kind: StatementKind,
+    /// What its server connection needs afterwards.
+    pub care: Care,
+}
+
+impl Planned {
+    /// What a statement does to its session, refused where that cannot be kept over several servers.
+    pub fn care_of(sql: &str) -> Result<Care, Failure> {
+        let verdict = Analyzer::default().analyze(sql.as_bytes());
+        match verdict.care {
+            Care::Pin | Care::Forget if verdict.effect.is_none() => Err(Failure::error(
+                "0A000",
+                "this leaves state in its session, which a sharded database cannot keep over several servers",
+            )
+            .hint(
+                "Connect to the shard itself, or use a form that ends with the transaction (SET LOCAL, \
+                   pg_advisory_xact_lock, ON COMMIT DROP in an unsharded database).",
+            )),
+            care => Ok(care),
+        }
+    }
+
+    /// The route for these constants.
+    pub fn route(&self, values: &Values<'_>) -> Result<Route, Failure> {
+        self.plan.bind(values).map_err(refused)
+    }
+
+    /// It changes definitions, so that plans must be made anew once it is committed.
+    pub fn changes_definitions(&self) -> bool {
+        self.kind == StatementKind::Ddl
+    }
+}
+
+/// A refusal as the client is told of it.
+pub(super) fn refused(refusal: Refusal) -> Failure {
+    Failure::error("0A000", format!("refused: {}", refusal.reason))
+        .detail(format!("Rule: {}.", refusal.rule))
+        .hint(refusal.hint)
+}
+
+/// A statement's constants: those in its text and those of Bind.
+#[derive(Debug)]
+pub(super) struct Values<'a> {
+    /// The statement's text.
+    pub sql: &'a str,
+    /// Its constants and parameters, in the text's order.
+    pub bindings: &'a [Binding],
+    /// Values of `$1`, `$2`, ...
+    pub parameters: &'a [Parameter<'a>],
+}
+
+impl Bindings for Values<'_> {
+    fn constant(&self, index: usize) -> Option<&str> {
+        let binding = self.bindings.get(index)?;
+        self.sql.get(binding.start as usize..binding.end as usize)
+    }
+
+    fn parameter(&self, number: u32) -> Option<Parameter<'_>> {
+        self.parameters.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
+    }
+}

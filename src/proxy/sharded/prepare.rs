@@ -1,0 +1,195 @@
+//! Parse and Bind: a client's statements, their plans and the shards of their values.
+
+use std::sync::Arc;
+
+use crate::exec::transaction::Status;
+use crate::pool::statements::Statement;
+use crate::proxy::sharded::extended::{Ahead, Step};
+use crate::proxy::sharded::names::{MAX_STATEMENTS, Named, Portal, Target};
+use crate::proxy::sharded::planned::{Planned, Values, refused};
+use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::route::Parameter;
+use crate::sql::facts::StatementKind;
+use crate::wire::body::{Malformed, Reader};
+use crate::wire::message::Failure;
+
+/// What a Bind says.
+pub(super) struct Bound<'a> {
+    portal: &'a [u8],
+    named: Arc<Named>,
+    planned: Arc<Planned>,
+    /// Everything behind the two names.
+    rest: &'a [u8],
+    pub target: Target,
+}
+
+/// Bind's parameters.
+struct Given<'a> {
+    values: Vec<Option<&'a [u8]>>,
+    formats: Vec<u16>,
+}
+
+impl ShardedSession {
+    /// Gives a name to a statement.
+    pub(super) fn prepare(&mut self, body: &[u8]) -> Result<Arc<Named>, Trouble> {
+        let mut reader = Reader::new(body);
+        let name = reader.cstr().map_err(malformed)?;
+        let statement_and_types = reader.rest();
+        let text = reader.cstr().map_err(malformed)?;
+        let count = reader.u16().map_err(malformed)?;
+        let types: Result<Vec<u32>, Malformed> = (0..count).map(|_| reader.u32()).collect();
+        let types = types.map_err(malformed)?;
+        if name.is_empty() {
+            self.names.statements.remove(name);
+        }
+        self.check_name(name)?;
+        let sql = std::str::from_utf8(text).map_err(|_| {
+            Failure::error("22021", "the statement is not valid UTF-8").hint("Sharded databases take UTF-8 only.")
+        })?;
+        let own = self.is_control(sql) || self.is_setting(sql);
+        if !own {
+            self.check_open()?;
+        }
+        let snapshot = self.shared.current().ok_or_else(|| Failure::error("08006", "the catalog has not been read"))?;
+        let session = self.session_facts()?;
+        let scan = self.scanner.scan(text);
+        if scan.statements > 1 {
+            let what = "cannot insert multiple commands into a prepared statement";
+            return Err(Trouble::Reply(Failure::error("42601", what)));
+        }
+        let planned = snapshot.plan(sql, &scan, session)?;
+        let bindings = scan.bindings.to_vec();
+        if let Some(refusal) = planned.plan.refusal().filter(|_| !own) {
+            return Err(refused(refusal.clone()).into());
+        }
+        if matches!(planned.kind, StatementKind::CopyFrom | StatementKind::CopyTo) {
+            let what = "COPY in the extended protocol is not supported in a sharded database";
+            return Err(Trouble::Reply(Failure::error("0A000", what).hint("Send it as a simple query.")));
+        }
+        self.names.count += 1;
+        let context = crate::pool::settings::context(&self.want);
+        let named = Arc::new(Named {
+            statement: Arc::new(Statement::new(statement_and_types, context)),
+            sql: sql.into(),
+            types,
+            bindings,
+            planned,
+            generation: snapshot.generation,
+            own,
+            unnamed: name.is_empty(),
+            count: self.names.count,
+        });
+        self.names.statements.insert(name.into(), named.clone());
+        Ok(named)
+    }
+
+    fn check_name(&self, name: &[u8]) -> Result<(), Trouble> {
+        if self.names.statements.contains_key(name) {
+            let what = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
+            return Err(Trouble::Reply(Failure::error("42P05", what)));
+        }
+        if self.names.statements.len() >= MAX_STATEMENTS {
+            let what = format!("a client may have {MAX_STATEMENTS} prepared statements");
+            return Err(Trouble::Reply(Failure::error("53400", what).hint("Close those that are not needed.")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn statement_named(&self, name: &[u8]) -> Result<Arc<Named>, Trouble> {
+        self.names.statements.get(name).cloned().ok_or_else(|| {
+            let what = if name.is_empty() {
+                "unnamed prepared statement does not exist".to_owned()
+            } else {
+                format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+            };
+            Trouble::Reply(Failure::error("26000", what))
+        })
+    }
+
+    /// The plan of a statement on the newest reading of the catalog.
+    fn planned_now(&mut self, named: &Named) -> Result<Arc<Planned>, Trouble> {
+        let snapshot = self.shared.current().filter(|snapshot| snapshot.generation != named.generation);
+        let Some(snapshot) = snapshot else { return Ok(named.planned.clone()) };
+        let session = self.session_facts()?;
+        let scan = self.scanner.scan(named.sql.as_bytes());
+        Ok(snapshot.plan(&named.sql, &scan, session)?)
+    }
+
+    /// Which statement a Bind binds, and where its values lie.
+    pub(super) fn bound<'a>(&mut self, body: &'a [u8]) -> Result<Bound<'a>, Trouble> {
+        let mut reader = Reader::new(body);
+        let portal = reader.cstr().map_err(malformed)?;
+        let named = self.statement_named(reader.cstr().map_err(malformed)?)?;
+        let rest = reader.rest();
+        if named.own {
+            return Ok(Bound { portal, planned: named.planned.clone(), named, rest, target: Target::Own });
+        }
+        let given = read_parameters(&mut reader).map_err(malformed)?;
+        let parameters: Vec<Parameter<'_>> = given
+            .values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| Parameter {
+                type_oid: named.types.get(index).copied().unwrap_or(0),
+                binary: given.format(index) == 1,
+                value: *value,
+            })
+            .collect();
+        let planned = self.planned_now(&named)?;
+        let values = Values { sql: &named.sql, bindings: &named.bindings, parameters: &parameters };
+        let target = self.target(planned.route(&values)?);
+        Ok(Bound { portal, planned, named, rest, target })
+    }
+
+    pub(super) fn bind(&mut self, body: &[u8], ahead: &Ahead<'_>) -> Result<(Target, Option<Step>), Trouble> {
+        let Bound { portal, planned, named, rest, target } = self.bound(body)?;
+        if !portal.is_empty() && self.names.portals.contains_key(portal) {
+            let what = format!("cursor \"{}\" already exists", String::from_utf8_lossy(portal));
+            return Err(Trouble::Reply(Failure::error("42P03", what)));
+        }
+        if target != Target::Own {
+            self.check_open()?;
+            self.check_definitions(&planned)?;
+            // A block is needed when the pipeline may do more than this, or does it in more than one place.
+            let alone = ahead.synced && !ahead.rest.iter().any(|(tag, _)| *tag == b'B');
+            if self.transaction.status() == Status::Idle && (target == Target::All || !alone) {
+                self.begin_implicit();
+            }
+        }
+        self.names.portals.insert(portal.into(), Portal { named: named.clone(), target });
+        let step = Step::Bind { named, planned, portal: portal.into(), rest: rest.to_vec() };
+        Ok((target, (target != Target::Own).then_some(step)))
+    }
+}
+
+impl Given<'_> {
+    /// The format code of a parameter (PostgreSQL: none given means text, one given means all).
+    fn format(&self, index: usize) -> u16 {
+        match self.formats.as_slice() {
+            [] => 0,
+            [all] => *all,
+            each => each.get(index).copied().unwrap_or(0),
+        }
+    }
+}
+
+fn read_parameters<'a>(reader: &mut Reader<'a>) -> Result<Given<'a>, Malformed> {
+    let count = reader.u16()?;
+    let formats: Vec<u16> = (0..count).map(|_| reader.u16()).collect::<Result<_, _>>()?;
+    let count = reader.u16()?;
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let length = reader.u32()?.cast_signed();
+        values.push(match usize::try_from(length) {
+            Ok(length) => Some(reader.bytes(length)?),
+            Err(_) if length == -1 => None,
+            Err(_) => return Err(Malformed),
+        });
+    }
+    Ok(Given { values, formats })
+}
+
+/// A message that does not hold what its type promises.
+pub(super) fn malformed(_: Malformed) -> Trouble {
+    Trouble::Reply(Failure::error("08P01", "malformed message of the extended protocol"))
+}

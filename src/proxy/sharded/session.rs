@@ -1,0 +1,299 @@
+//! One client of a sharded database, from its first query to its last.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::exec::transaction::{Policy, Status, Transaction};
+use crate::net::dialogue::Dialogue;
+use crate::pool::settings::{Reported, Settings};
+use crate::proxy::clients::Seat;
+use crate::proxy::database::Database;
+use crate::proxy::login::Registered;
+use crate::proxy::sharded::link::Link;
+use crate::proxy::sharded::names::Names;
+use crate::proxy::sharded::snapshot::Shared;
+use crate::sql::lexer::LexOptions;
+use crate::sql::template::Scanner;
+use crate::wire::frame;
+use crate::wire::message::{self, Failure};
+
+/// Answers are sent once this many bytes are waiting, and whenever there is nothing more to add.
+const SEND_AT: usize = 16 * 1024;
+/// How much is read from a client at a time, in bytes.
+const CHUNK: usize = 8 * 1024;
+
+/// A client that has logged in.
+#[derive(Debug)]
+pub struct Visitor {
+    /// Its connection.
+    pub dialogue: Dialogue,
+    /// The database it asked for.
+    pub database: Arc<Database>,
+    /// The database's sharding.
+    pub shared: Arc<Shared>,
+    /// Its name, and its password when it is known.
+    pub login: (String, Option<String>),
+    /// The worker that serves it.
+    pub home: usize,
+    /// What it asked for at startup.
+    pub settings: Arc<Settings>,
+    /// What it was told of the server's parameters.
+    pub told: Arc<Reported>,
+    /// The longest message taken from it, in bytes.
+    pub max_message: usize,
+    /// Its place among the clients.
+    pub guard: Registered,
+    /// Its counted connection.
+    pub seat: Seat,
+}
+
+/// Why a statement has no answer of its own.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The proxy's own error.
+    Reply(Failure),
+    /// A server's error: the ErrorResponse, byte for byte.
+    Server(Vec<u8>),
+    /// The connection to this shard was lost.
+    Lost(usize),
+    /// The client was told already.
+    Told,
+    /// The session cannot go on; the client is told why.
+    Fatal(Failure),
+    /// The client is gone.
+    Gone,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        if failure.fatal { Self::Reply(Failure { fatal: false, ..failure }) } else { Self::Reply(failure) }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// One client's conversation with a sharded database.
+#[derive(Debug)]
+pub struct ShardedSession {
+    pub(super) client: Dialogue,
+    pub(super) to_client: Vec<u8>,
+    pub(super) database: Arc<Database>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) login: (String, Option<String>),
+    pub(super) home: usize,
+    pub(super) startup: Arc<Settings>,
+    /// What the client has set, and what it had set when its transaction began.
+    pub(super) want: Arc<Settings>,
+    pub(super) want_before: Option<Arc<Settings>>,
+    pub(super) told: Arc<Reported>,
+    pub(super) max_message: usize,
+    pub(super) guard: Registered,
+    pub(super) transaction: Transaction,
+    /// The block was opened by the proxy and ends with the statement, the query string or Sync.
+    pub(super) implicit: bool,
+    /// The block has changed definitions.
+    pub(super) changed_definitions: bool,
+    pub(super) links: Vec<Option<Link>>,
+    pub(super) names: Names,
+    pub(super) scanner: Scanner,
+    /// Messages of the extended protocol that were not run yet.
+    pub(super) batch: Vec<(u8, Vec<u8>)>,
+    pub(super) batch_bytes: usize,
+    /// After an error in the extended protocol, until Sync.
+    pub(super) skipping: bool,
+    _seat: Seat,
+}
+
+impl ShardedSession {
+    /// A session of a client that was told it is ready.
+    pub fn new(visitor: Visitor) -> Self {
+        let policy = match visitor.database.config.commit {
+            crate::config::CommitMode::Refuse => Policy::Refuse,
+            crate::config::CommitMode::BestEffort => Policy::BestEffort,
+        };
+        let links = (0..visitor.shared.shards()).map(|_| None).collect();
+        Self {
+            client: visitor.dialogue,
+            to_client: Vec::new(),
+            database: visitor.database,
+            shared: visitor.shared,
+            login: visitor.login,
+            home: visitor.home,
+            want: visitor.settings.clone(),
+            startup: visitor.settings,
+            want_before: None,
+            told: visitor.told,
+            max_message: visitor.max_message,
+            guard: visitor.guard,
+            transaction: Transaction::new(policy),
+            implicit: false,
+            changed_definitions: false,
+            links,
+            names: Names::default(),
+            scanner: Scanner::new(LexOptions::default()),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            skipping: false,
+            _seat: visitor.seat,
+        }
+    }
+
+    /// Serves the client until it leaves. Whatever is open then is rolled back.
+    pub async fn run(mut self) {
+        let end = self.talk().await;
+        self.guard.client.serve(None);
+        for link in self.links.iter_mut().filter_map(Option::take) {
+            // Outside a transaction a link was given back already; what is left has something open.
+            link.discard();
+        }
+        if let Err(Trouble::Fatal(failure)) = end {
+            failure.write(&mut self.to_client);
+            // Whoever is gone cannot be told.
+            let _ = self.send().await;
+        }
+    }
+
+    async fn talk(&mut self) -> Result<(), Trouble> {
+        loop {
+            let (tag, body) = self.message().await?;
+            match tag {
+                b'Q' => {
+                    self.run_batch(false).await?;
+                    self.simple(&body).await?;
+                }
+                b'P' | b'B' | b'D' | b'E' | b'C' => self.collect(tag, body).await?,
+                b'H' => {
+                    self.run_batch(false).await?;
+                    self.send().await?;
+                }
+                b'S' => self.sync().await?,
+                b'X' => return Ok(()),
+                // What is left of a COPY that failed; PostgreSQL ignores it too.
+                b'd' | b'c' | b'f' => {}
+                b'F' => {
+                    self.report(Trouble::Reply(
+                        Failure::error("0A000", "function calls are not supported in a sharded database")
+                            .hint("Call the function in a SELECT."),
+                    ))?;
+                    self.ready();
+                }
+                other => {
+                    let what = format!("unexpected message type 0x{other:02X}");
+                    return Err(Trouble::Fatal(Failure::fatal("08P01", what)));
+                }
+            }
+        }
+    }
+
+    /// The client's next message. Everything that waits for the client is sent before it is waited for.
+    pub(super) async fn message(&mut self) -> Result<(u8, Vec<u8>), Trouble> {
+        loop {
+            match frame::whole(&self.client.pending, self.max_message) {
+                Ok(Some((header, body))) => {
+                    let taken = (header.tag, body.to_vec());
+                    self.client.pending.drain(..header.total());
+                    return Ok(taken);
+                }
+                Ok(None) => {}
+                Err(error) => return Err(Trouble::Fatal(Failure::fatal("08P01", error.to_string()))),
+            }
+            self.send().await?;
+            if self.client.pending.is_empty() {
+                // Thousands of idle clients: keep nothing that is not needed.
+                self.client.pending = Vec::new();
+                self.to_client = Vec::new();
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Trouble> {
+        let idle = self.transaction.status() == Status::Idle && self.client.pending.is_empty() && self.batch.is_empty();
+        let mut chunk = Vec::new();
+        let count = poll_fn(|cx| {
+            self.guard.client.wake_by(cx.waker());
+            if idle && self.guard.clients().is_stopping() {
+                return Poll::Ready(Err(Trouble::Fatal(Failure::fatal(
+                    "57P01",
+                    "terminating connection: the proxy is shutting down",
+                ))));
+            }
+            chunk.resize(CHUNK, 0);
+            let read = self.client.stream.poll_read(cx, &mut chunk);
+            if read.is_pending() {
+                // Idle clients hold no buffer.
+                chunk = Vec::new();
+            }
+            read.map_err(Trouble::from)
+        })
+        .await?;
+        if count == 0 {
+            return Err(Trouble::Gone);
+        }
+        self.client.pending.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Sends what waits for the client.
+    pub(super) async fn send(&mut self) -> Result<(), Trouble> {
+        if !self.to_client.is_empty() {
+            let out = std::mem::take(&mut self.to_client);
+            self.client.send(&out).await?;
+            self.to_client = out;
+            self.to_client.clear();
+        }
+        Ok(())
+    }
+
+    /// Sends what waits for the client when it is much.
+    pub(super) async fn send_if_full(&mut self) -> Result<(), Trouble> {
+        if self.to_client.len() >= SEND_AT { self.send().await } else { Ok(()) }
+    }
+
+    /// Tells the client that it may send the next query.
+    pub(super) fn ready(&mut self) {
+        message::ready(&mut self.to_client, self.transaction.status().byte());
+    }
+
+    /// Tells the client of an error of one statement; the transaction it stands in has failed.
+    ///
+    /// # Errors
+    /// The session cannot go on after it.
+    pub(super) fn report(&mut self, trouble: Trouble) -> Result<(), Trouble> {
+        match trouble {
+            Trouble::Reply(failure) => failure.write(&mut self.to_client),
+            Trouble::Server(frame) => {
+                self.suspect_definitions(&frame);
+                self.to_client.extend_from_slice(&frame);
+            }
+            Trouble::Lost(shard) => {
+                let name = self.shared.shard_name(shard).to_owned();
+                let failure = Failure::error("08006", format!("the connection to shard {name} was lost"));
+                if self.transaction.status() != Status::Idle && !self.implicit {
+                    let detail = "The transaction is rolled back on every shard.";
+                    return Err(Trouble::Fatal(Failure { fatal: true, ..failure.detail(detail) }));
+                }
+                failure.detail("Whether the statement took effect there is not known.").write(&mut self.to_client);
+            }
+            Trouble::Told => {}
+            other => return Err(other),
+        }
+        self.transaction.fail();
+        Ok(())
+    }
+
+    /// An error that says a table or column is not as planned makes the next plan read the catalog again.
+    fn suspect_definitions(&self, frame: &[u8]) {
+        let fields = crate::wire::body::error_fields(frame.get(frame::HEADER_LEN..).unwrap_or_default());
+        // Class 42 without privileges and syntax: undefined or ambiguous tables, columns, functions, types.
+        if fields.code.starts_with(b"42") && fields.code != b"42501" && fields.code != b"42601" {
+            self.shared.expire();
+        }
+    }
+}

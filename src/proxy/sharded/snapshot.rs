@@ -1,0 +1,174 @@
+//! What all clients of a sharded database share: its topology with the plans made on it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::config::{Database as Settings, ServerUrl};
+use crate::db;
+use crate::error::{Error, Result};
+use crate::proxy::sharded::planned::Planned;
+use crate::route::{self, SessionFacts, Topology};
+use crate::sql::parse;
+use crate::sql::template::{Scan, TemplateKey};
+use crate::wire::message::Failure;
+
+/// Plans kept before the cache starts anew.
+const MAX_PLANS: usize = 50_000;
+
+type Plans = HashMap<(TemplateKey, SessionFacts), Arc<Planned>>;
+
+/// One reading of the catalog, with the plans that hold while it does.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// Its number; a later reading has a higher one.
+    pub generation: u64,
+    topology: Topology,
+    plans: Mutex<Plans>,
+}
+
+impl Snapshot {
+    /// The plan of a statement; made once per template.
+    pub fn plan(&self, sql: &str, scan: &Scan<'_>, session: SessionFacts) -> Result<Arc<Planned>, Failure> {
+        let key = (scan.key, session);
+        let cacheable = scan.complete && scan.statements == 1;
+        if let Some(planned) = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+            && cacheable
+        {
+            return Ok(planned.clone());
+        }
+        let plan = route::plan(sql, scan.bindings, &self.topology, session);
+        let planned = Arc::new(Planned { plan, kind: parse::classify(sql).0, care: Planned::care_of(sql)? });
+        if cacheable {
+            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+            if plans.len() >= MAX_PLANS {
+                plans.clear();
+            }
+            plans.insert(key, planned.clone());
+        }
+        Ok(planned)
+    }
+}
+
+/// The shared side of one sharded database.
+#[derive(Debug)]
+pub struct Shared {
+    settings: Settings,
+    /// Connection string of the first shard, whose catalog is read.
+    catalog_url: String,
+    current: ArcSwapOption<Snapshot>,
+    stale: AtomicBool,
+    generations: AtomicU64,
+    reading: AsyncMutex<()>,
+}
+
+impl Shared {
+    /// Reads nothing yet; the catalog is read when the first statement comes.
+    ///
+    /// # Errors
+    /// A shard's URL names no user: the catalog could then not be read as the user who is going to use it.
+    pub fn new(name: &str, settings: Settings) -> Result<Self> {
+        if let Some(shard) = settings.shards.iter().find(|shard| shard.primary.user.is_none()) {
+            return Err(Error::config("the URL of a shard names no user")
+                .at(format!("databases.{name}.shards, {}", shard.name))
+                .hint("write postgres://USER@HOST/DATABASE: plans depend on that user's search_path"));
+        }
+        let catalog_url = match settings.shards.first() {
+            Some(first) => connection_string(&first.primary, name)?,
+            None => return Err(Error::config("a sharded database needs shards").at(format!("databases.{name}"))),
+        };
+        Ok(Self {
+            settings,
+            catalog_url,
+            current: ArcSwapOption::empty(),
+            stale: AtomicBool::new(false),
+            generations: AtomicU64::new(1),
+            reading: AsyncMutex::new(()),
+        })
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.settings.shards.len()
+    }
+
+    /// A shard's name, for messages.
+    pub fn shard_name(&self, shard: usize) -> &str {
+        self.settings.shards.get(shard).map_or("?", |shard| shard.name.as_str())
+    }
+
+    /// Plans made from now on need the catalog to be read again: definitions have changed, or seem to have.
+    pub fn expire(&self) {
+        self.stale.store(true, Ordering::SeqCst);
+    }
+
+    /// The last reading, if there was one.
+    pub(super) fn current(&self) -> Option<Arc<Snapshot>> {
+        self.current.load_full()
+    }
+
+    /// The topology as of the last change that this process knows of.
+    pub(super) async fn snapshot(&self) -> Result<Arc<Snapshot>, Failure> {
+        if let Some(current) = self.current.load_full()
+            && !self.stale.load(Ordering::SeqCst)
+        {
+            return Ok(current);
+        }
+        let _one_reader = self.reading.lock().await;
+        if let Some(current) = self.current.load_full()
+            && !self.stale.load(Ordering::SeqCst)
+        {
+            return Ok(current);
+        }
+        // Cleared before reading: a change that comes while the catalog is read makes it stale again.
+        self.stale.store(false, Ordering::SeqCst);
+        match self.read().await {
+            Ok(snapshot) => {
+                let snapshot = Arc::new(snapshot);
+                self.current.store(Some(snapshot.clone()));
+                Ok(snapshot)
+            }
+            Err(error) => {
+                self.expire();
+                tracing::warn!(error = %error.what, "the catalog of the first shard could not be read");
+                Err(Failure::error("08006", format!("the catalog of shard {} could not be read", self.shard_name(0)))
+                    .detail(error.to_string()))
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Snapshot> {
+        let client = db::connect(&self.catalog_url).await?;
+        let catalog = db::catalog::load(&client).await?;
+        let topology =
+            Topology::new(&self.settings, Arc::new(catalog)).map_err(|error| Error::config(error.to_string()))?;
+        for problem in topology.problems() {
+            tracing::warn!(problem, "a sharded table cannot be used");
+        }
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        Ok(Snapshot { generation, topology, plans: Mutex::default() })
+    }
+}
+
+/// A server's URL for the control path.
+fn connection_string(server: &ServerUrl, database: &str) -> Result<String> {
+    let bad = |_| Error::internal("a server's URL could not be written");
+    let mut url =
+        url::Url::parse("postgres://host").map_err(|_| Error::internal("a server's URL could not be written"))?;
+    let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
+    url.set_host(Some(&host)).map_err(|error| Error::config(format!("the host {host} is not valid: {error}")))?;
+    url.set_port(Some(server.port)).map_err(bad)?;
+    url.set_username(server.user.as_deref().unwrap_or_default()).map_err(bad)?;
+    if let Some(password) = &server.password {
+        url.set_password(Some(&password.resolve()?)).map_err(bad)?;
+    }
+    url.set_path(server.database.as_deref().unwrap_or(database));
+    url.query_pairs_mut().append_pair("sslmode", server.sslmode.word());
+    if let Some(file) = &server.sslrootcert {
+        url.query_pairs_mut().append_pair("sslrootcert", file);
+    }
+    Ok(url.to_string())
+}
