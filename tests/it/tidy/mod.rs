@@ -193,6 +193,14 @@ fn check(source: &Source) -> Vec<String> {
     complaints.into_iter().map(|complaint| format!("src/{}: {complaint}", source.path)).collect()
 }
 
+/// Files that no parent declares as a module: the compiler never sees them, so nothing in them is checked or run.
+fn orphans(found: &[Source]) -> Vec<String> {
+    let declared: Vec<String> = found.iter().flat_map(Source::declared_modules).collect();
+    let roots = ["lib.rs", "main.rs"];
+    let lost = found.iter().filter(|source| !roots.contains(&source.path.as_str()));
+    lost.filter(|source| !declared.contains(&source.module())).map(|source| source.path.clone()).collect()
+}
+
 fn sources(root: &Path, below: &Path, found: &mut Vec<Source>) {
     for entry in fs::read_dir(below).unwrap().map(Result::unwrap) {
         let path = entry.path();
@@ -217,6 +225,32 @@ fn the_house_is_tidy() {
     assert!(found.len() > 20, "only {} sources found: is the path right?", found.len());
     let complaints: Vec<String> = found.iter().flat_map(check).collect();
     assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
+}
+
+#[test]
+fn no_file_is_forgotten() {
+    for (dir, fewest) in [("src", 20), ("tests/it", 5)] {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+        let mut found = Vec::new();
+        sources(&root, &root, &mut found);
+        assert!(found.len() > fewest);
+        assert_eq!(orphans(&found), Vec::<String>::new(), "below {dir}, declared by no `mod`");
+    }
+}
+
+#[test]
+fn a_forgotten_file_is_found() {
+    let file = |path: &str, code: &str| Source::new(path, code);
+    let tree = [
+        file("lib.rs", "pub mod lint;\n"),
+        file("lint/mod.rs", "mod runner;\npub(crate) mod rule;\n#[cfg(test)]\nmod tests;\n"),
+        file("lint/runner.rs", "mod deep;\n"),
+        file("lint/runner/deep.rs", ""),
+        file("lint/rule.rs", ""),
+        file("lint/tests.rs", ""),
+        file("lint/lost.rs", "// mod lost;\n"),
+    ];
+    assert_eq!(orphans(&tree), ["lint/lost.rs"]);
 }
 
 #[test]

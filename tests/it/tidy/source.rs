@@ -22,10 +22,30 @@ impl Source {
 
     /// The modules, as paths without `.rs`, that this file declares for tests only.
     pub fn declared_tests(&self) -> Vec<String> {
-        let dir = self.path.strip_suffix("/mod.rs").or(self.path.strip_suffix(".rs")).unwrap_or_default();
+        let dir = self.module();
         let after = self.raw.split("#[cfg(test)]\nmod ").skip(1);
         let names = after.filter_map(|text| text.split_once(';').map(|(name, _)| name));
         names.filter(|name| !name.contains(char::is_whitespace)).map(|name| format!("{dir}/{name}")).collect()
+    }
+
+    /// This file's module as a path without `.rs`: `lint` for `lint/mod.rs`, `lint/runner` for `lint/runner.rs`.
+    pub fn module(&self) -> String {
+        let path = self.path.strip_suffix("/mod.rs").or(self.path.strip_suffix(".rs"));
+        path.unwrap_or_default().to_owned()
+    }
+
+    /// The modules that this file declares with a file of their own, as paths without `.rs`.
+    pub fn declared_modules(&self) -> Vec<String> {
+        let own = match self.path.as_str() {
+            "lib.rs" | "main.rs" => String::new(),
+            _ => format!("{}/", self.module()),
+        };
+        let text = blank_comments_and_strings(&self.raw);
+        let names = text.lines().filter_map(|line| {
+            let rest = line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+            rest.trim_start_matches("pub(super) ").strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned)
+        });
+        names.map(|name| format!("{own}{name}")).collect()
     }
 
     /// Whether this file is `module` (a path without `.rs`) or below it.
