@@ -1,7 +1,7 @@
 #!/bin/bash
 # Compares pgweir lint with Debian's pgBadger on one stderr log: CPU seconds and peak memory, runs interleaved, medians.
 # usage: benches/lint.sh [LOG]     without LOG a log of MEGABYTES (300) is written to $TMPDIR
-# RUNS (3) runs of pgweir for each of pgBadger's; PGBADGER_RUNS (1), since one takes minutes.
+# PGWEIR names a binary that is built already. RUNS (3) runs of pgweir for each of pgBadger's; PGBADGER_RUNS (1), since one takes minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 megabytes=${MEGABYTES:-300}
@@ -14,8 +14,11 @@ if [ -z "$log" ]; then
     log=${TMPDIR:-/tmp}/pgweir-bench-$megabytes.log
     [ -s "$log" ] || { echo "writing $log"; python3 benches/lint_log.py "$megabytes" "$log"; }
 fi
-cargo build --release --quiet --bin pgweir
-pgweir=${CARGO_TARGET_DIR:-target}/release/pgweir
+pgweir=${PGWEIR:-}
+if [ -z "$pgweir" ]; then
+    cargo build --release --quiet --bin pgweir
+    pgweir=${CARGO_TARGET_DIR:-target}/release/pgweir
+fi
 
 # measure NAME COMMAND...: appends "cpu-seconds peak-KiB wall-seconds" to NAME
 measure() {

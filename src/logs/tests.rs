@@ -240,8 +240,6 @@ fn compressed_logs_are_read_by_their_first_bytes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     #[test]
     fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600), format in 0..5usize) {
         let format = [LogFormat::Auto, LogFormat::Stderr, LogFormat::Csvlog, LogFormat::Jsonlog, LogFormat::Sql][format];

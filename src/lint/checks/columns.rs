@@ -104,8 +104,10 @@ pub(super) fn function_on_column(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit>
     hits(subject, rule, |found| {
         let Shape::Function(name) = found.shape else { return None };
         // Has a rule of its own, or is indexed by its own means.
-        if matches!(name.as_str(), "date_trunc" | "coalesce" | "to_tsvector" | "date" | "similarity")
-            || name.starts_with("st_")
+        if matches!(
+            name.as_str(),
+            "date_trunc" | "extract" | "date_part" | "date" | "coalesce" | "to_tsvector" | "similarity"
+        ) || name.starts_with("st_")
         {
             return None;
         }

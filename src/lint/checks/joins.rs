@@ -12,14 +12,15 @@ pub(super) fn implicit_cross_join(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
     if facts.unknown.is_some() {
         return Vec::new();
     }
+    // Over all scopes at once: a subquery that mentions two outer tables connects them too.
+    let mut connected: Vec<Vec<RelationId>> = (0..facts.relations.len()).map(|at| vec![RelationId(at)]).collect();
+    for predicate in &facts.predicates {
+        connect(&mut connected, &relations_in(predicate));
+    }
     let mut hits = Vec::new();
     for scope in (0..facts.scopes.len()).map(ScopeId) {
-        let all: Vec<(RelationId, &Relation)> =
-            subject.relations_of(scope).filter(|(_, relation)| multiplies(subject, relation)).collect();
-        let mut groups: Vec<Vec<RelationId>> = all.iter().map(|(id, _)| vec![*id]).collect();
-        for predicate in &facts.predicates {
-            connect(&mut groups, &relations_in(predicate));
-        }
+        let all: Vec<(RelationId, &Relation)> = subject.relations_of(scope).collect();
+        let mut groups = connected.clone();
         // NATURAL and USING joins, and whatever is joined by words, say themselves what connects them.
         for pair in all.windows(2) {
             match pair {
@@ -29,6 +30,9 @@ pub(super) fn implicit_cross_join(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
                 _ => {}
             }
         }
+        let counts = |id: &RelationId| all.iter().any(|(own, relation)| own == id && multiplies(subject, relation));
+        groups.iter_mut().for_each(|group| group.retain(counts));
+        groups.retain(|group| !group.is_empty());
         let [first, second, ..] = groups.as_slice() else { continue };
         let names =
             |group: &[RelationId]| group.first().and_then(|id| subject.relation(*id)).and_then(Relation::visible_name);
