@@ -87,7 +87,8 @@ impl Database {
         PoolOptions {
             size: pool.size as usize,
             wait_timeout: pool.wait_timeout,
-            connect_patience: Duration::from_secs(2).min(pool.wait_timeout),
+            // Shorter than the wait, so that a client hears why there is no connection.
+            connect_patience: Duration::from_secs(2).min(pool.wait_timeout * 3 / 4),
             idle_timeout: pool.idle_timeout,
             lifetime: pool.lifetime,
             statements: pool.prepared_statements as usize,

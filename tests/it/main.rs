@@ -10,6 +10,7 @@ mod explain;
 mod lint;
 mod placement;
 mod sharded;
+mod proxy;
 mod support;
 mod templates;
 mod tidy;

@@ -1,0 +1,42 @@
+//! `pgweir proxy` over the wire, with real PostgreSQL behind it.
+
+mod copy;
+mod extended;
+mod hostile;
+mod raw;
+mod servers;
+mod session;
+mod sharded;
+mod tls;
+
+use pgweir::db::local::{Auth, Cluster, Options};
+
+use crate::support::Proxy;
+use raw::Raw;
+
+/// A cluster whose clients need a password, and a proxy in front of it with a pool of `size`.
+struct Stage {
+    proxy: Proxy,
+    cluster: Cluster,
+}
+
+fn config(cluster: &Cluster, size: usize) -> String {
+    format!(
+        "users: {{app: {{password: secret}}, eve: {{password: other}}}}\ndatabases:\n  app:\n    \
+         primary: \"postgres://postgres:postgres@127.0.0.1:{}/postgres?sslmode=disable\"\n    \
+         pool: {{size: {size}, wait_timeout: 2s}}\n",
+        cluster.port()
+    )
+}
+
+impl Stage {
+    fn new(size: usize) -> Self {
+        let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
+        let proxy = Proxy::start(&config(&cluster, size));
+        Self { proxy, cluster }
+    }
+
+    fn client(&self) -> Raw {
+        Raw::login(self.proxy.port(), "app", "secret", "app", &[])
+    }
+}

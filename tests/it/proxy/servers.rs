@@ -1,0 +1,70 @@
+//! Servers that are busy, down, or come back; and the proxy's own end.
+
+use std::time::{Duration, Instant};
+
+use pgweir::db::local::Shutdown;
+
+use super::Stage;
+use super::raw::{Raw, field, query, shown};
+use crate::support::ends;
+
+#[test]
+fn an_exhausted_pool_says_so() {
+    let stage = Stage::new(1);
+    let (mut a, mut b) = (stage.client(), stage.client());
+    a.query("begin");
+    let asked = Instant::now();
+    b.send(&query("select 1"));
+    let (tag, body) = b.read();
+    assert_eq!((tag, field(&body, b'C').as_str()), (b'E', "53300"));
+    assert!(field(&body, b'M').starts_with("pgweir: no server connection"));
+    assert!((1500..4000).contains(&asked.elapsed().as_millis()));
+    assert_eq!(a.query("commit"), "C:COMMIT Z:I");
+    assert_eq!(stage.client().value("select 1"), "1");
+}
+
+#[test]
+fn a_restarted_server_is_used_again_at_once() {
+    let mut stage = Stage::new(2);
+    let mut a = stage.client();
+    assert_eq!(a.value("select 1"), "1");
+    stage.cluster.stop(Shutdown::Immediate).unwrap();
+    let error = Raw::try_login(stage.proxy.port(), "app", "secret", "app", &[("application_name", "new")]).err();
+    assert_eq!(field(&error.expect("the server is down"), b'C'), "08006");
+    stage.cluster.start_again().unwrap();
+    let asked = Instant::now();
+    // A client that was idle notices nothing.
+    assert_eq!(a.value("select 2"), "2");
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert_eq!(stage.client().value("select 3"), "3");
+}
+
+#[test]
+fn a_killed_backend_is_told_and_replaced() {
+    let stage = Stage::new(2);
+    let (mut a, mut b) = (stage.client(), stage.client());
+    a.query("begin");
+    let pid = a.value("select pg_backend_pid()");
+    assert_eq!(b.value(&format!("select pg_terminate_backend({pid}, 5000)")), "t");
+    // The server's own words, byte for byte.
+    assert_eq!(field(&a.read().1, b'C'), "57P01");
+    assert_eq!(a.try_read(), None);
+    assert_eq!(stage.client().value("select 1"), "1");
+}
+
+#[test]
+fn sigterm_lets_transactions_finish() {
+    let mut stage = Stage::new(2);
+    let (mut idle, mut busy) = (stage.client(), stage.client());
+    idle.query("select 1");
+    busy.query("begin");
+    let pid = stage.proxy.child().id();
+    let sent = std::process::Command::new("kill").arg(pid.to_string()).status().unwrap();
+    assert!(sent.success());
+    assert_eq!(field(&idle.read().1, b'C'), "57P01");
+    assert_eq!(busy.value("select 'still here'"), "still");
+    busy.send(&query("commit"));
+    assert_eq!(shown(&busy.until_ready(1)), "C:COMMIT Z:I");
+    assert_eq!(field(&busy.read().1, b'C'), "57P01");
+    assert!(ends(stage.proxy.child(), Duration::from_secs(10)));
+}
