@@ -79,7 +79,8 @@ pub struct Interned {
 
 #[derive(Debug)]
 struct State {
-    /// Idle connections by the worker that owns their socket.
+    /// Idle connections by the worker that owns their socket. Boxed, as they go from hand to hand.
+    #[allow(clippy::vec_box, reason = "a connection moves between here and its session without being copied")]
     idle: Vec<Vec<Box<ServerConn>>>,
     waiters: VecDeque<Arc<Waiter>>,
     /// Open, being opened, or checked out.

@@ -9,11 +9,14 @@ use crate::proxy::care::Care;
 /// Most named statements of one client.
 pub const MAX_STATEMENTS: usize = 10_000;
 
+/// Named statements and what each needs when it runs.
+type Named = HashMap<Box<[u8]>, (Arc<Statement>, Care)>;
+
 /// What a client has prepared.
 #[derive(Debug, Default)]
 pub struct Statements {
     /// Named ones; no map at all for the many clients that have none.
-    named: Option<Box<HashMap<Box<[u8]>, (Arc<Statement>, Care)>>>,
+    named: Option<Box<Named>>,
     /// The unnamed one: text, terminator and types; empty when there is none.
     unnamed: Vec<u8>,
     /// What the unnamed one needs when it runs.

@@ -21,7 +21,7 @@ fn startup(body: &[u8]) -> Result<Startup, Refused> {
 #[test]
 fn reads_a_session() {
     let startup =
-        startup(b"user\0bob\0options\0-c a.b=1 --search-path=x\\ y -cz=\0_pq_.x\01\0TimeZone\0UTC\0\0").unwrap();
+        startup(b"user\0bob\0options\0-c a.b=1 --search-path=x\\ y -cz=\0_pq_.x\0on\0TimeZone\0UTC\0\0").unwrap();
     assert_eq!((startup.user.as_str(), startup.database.as_str()), ("bob", "bob"));
     let settings: Vec<_> = startup.settings.iter().map(|(n, v)| format!("{n}={v}")).collect();
     assert_eq!(settings, ["a.b=1", "search_path=x y", "z=", "TimeZone=UTC"]);

@@ -6,7 +6,7 @@ mod hostile;
 mod raw;
 mod servers;
 mod session;
-mod sharded;
+
 mod tls;
 
 use pgweir::db::local::{Auth, Cluster, Options};
