@@ -97,7 +97,7 @@ type Index = HashMap<u64, u32, BuildHasherDefault<FxHasher>>;
 /// Templates with how often and how long they ran.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Workload {
-    /// Statements seen.
+    /// Statements seen, those left out too.
     pub statements: u64,
     /// Statements whose template did not fit within [`MAX_TEMPLATES`].
     pub left_out: u64,
@@ -167,6 +167,7 @@ impl Workload {
             None => {
                 if self.templates.len() >= MAX_TEMPLATES {
                     self.left_out += 1;
+                    self.statements += 1;
                     return;
                 }
                 self.reindex();
