@@ -170,7 +170,6 @@ impl Workload {
                     self.statements += 1;
                     return;
                 }
-                self.reindex();
                 let at = self.templates.len() as u32;
                 self.templates.push(Template::first(fingerprint, observation, &mut self.example_used));
                 self.index.insert(fingerprint.0, at);
@@ -194,6 +193,7 @@ impl Workload {
 
 impl Sink for Workload {
     fn observe(&mut self, observation: &Observation<'_>) {
+        self.reindex();
         let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(LexOptions::default()));
         let scan = scanner.scan(observation.sql);
         let (statements, fingerprint, bindings) = (scan.statements, scan.fingerprint, scan.bindings.len() as u32);

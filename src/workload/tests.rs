@@ -75,10 +75,11 @@ fn a_saved_workload_can_be_merged() {
     one.observe(&seen("SELECT 1", 1, Some(2.0)));
     let json = serde_json::to_string(&one).expect("JSON");
     let mut both: Workload = serde_json::from_str(&json).expect("the same");
+    both.observe(&seen("SELECT 3", 1, Some(3.0)));
     let mut other = Workload::new();
     other.observe(&seen("SELECT 2", 1, Some(1.0)));
     other.observe(&seen("SELECT 2, 3", 1, None));
     both.merge(other);
     let [first, second] = both.templates() else { panic!("two templates") };
-    assert_eq!((first.count, first.min_ms, first.max_ms, second.count), (2, 1.0, 2.0, 1));
+    assert_eq!((first.count, first.min_ms, first.max_ms, second.count), (3, 1.0, 3.0, 1));
 }
