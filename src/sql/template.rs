@@ -291,12 +291,12 @@ impl<const PIECES: bool> Pass<'_, PIECES> {
     #[inline]
     fn ident(&mut self, token: Token) {
         let (keyword, first) = {
-            let mut chunks = hash::Chunks::folded(self.sql, token.start as usize, token.end as usize);
+            let chunks = hash::Chunks::folded(self.sql, token.start as usize, token.end as usize);
             let mut seen = [0u64; 3];
             let first = self.out.len();
             let mut at = 0;
             let mut word_tag = tag::IDENT;
-            while let Some(chunk) = chunks.next() {
+            for chunk in chunks {
                 if let Some(place) = seen.get_mut(at) {
                     *place = chunk;
                 }
@@ -371,8 +371,8 @@ impl<const PIECES: bool> Pass<'_, PIECES> {
             return self.verbatim(token, tag::QUOTED_IDENT);
         }
         let mut word_tag = tag::IDENT;
-        let mut chunks = hash::Chunks::folded(self.sql, start, end);
-        while let Some(chunk) = chunks.next() {
+        let chunks = hash::Chunks::folded(self.sql, start, end);
+        for chunk in chunks {
             self.both(word_tag | chunk);
             word_tag = tag::MORE;
         }
@@ -388,8 +388,8 @@ impl<const PIECES: bool> Pass<'_, PIECES> {
     }
 
     fn chunks(&mut self, token: Token, mut word_tag: u64) {
-        let mut chunks = hash::Chunks::exact(self.sql, token.start as usize, token.end as usize);
-        while let Some(chunk) = chunks.next() {
+        let chunks = hash::Chunks::exact(self.sql, token.start as usize, token.end as usize);
+        for chunk in chunks {
             self.both(word_tag | chunk);
             word_tag = tag::MORE;
         }
