@@ -6,6 +6,7 @@ Understands colours and bold (SGR sequences); other escapes are dropped. Lines l
 import argparse, html, re, sys
 
 COLOURS = {30: "#484f58", 31: "#ff7b72", 32: "#7ee787", 33: "#e3b341", 34: "#79c0ff", 35: "#d2a8ff", 36: "#76e3ea", 37: "#c9d1d9"}
+DIM = "#8b949e"
 CHAR_WIDTH, LINE_HEIGHT, MARGIN, BAR = 7.8, 18, 16, 34
 
 
@@ -20,6 +21,8 @@ def spans(line):
                     colour, bold = None, False
                 elif code == 1:
                     bold = True
+                elif code == 2:
+                    colour = DIM
                 elif code in (22, 39):
                     colour, bold = (colour, False) if code == 22 else (None, bold)
                 elif code in COLOURS or code - 60 in COLOURS:

@@ -37,7 +37,7 @@ pub(super) fn where_rows_went(stage: &Stage) -> Result<()> {
 /// The plan of each kind of statement, by `pgweir explain`, with how often it was sent.
 pub(super) fn routes(stage: &Stage, tally: &Tally) -> Result<()> {
     output::print(&format!("  each by: {} explain -c {} \"SELECT ...\"\n", program_name(), stage.config().display()))?;
-    for (deed, count) in &tally.statements {
+    for (deed, count) in &tally.deeds {
         let mut command = this_program()?;
         command.arg("explain").arg("-c").arg(stage.config()).arg(deed.example());
         let said = command

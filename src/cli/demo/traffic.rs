@@ -88,8 +88,10 @@ impl Deed {
 /// What was done, and what was refused.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Statements by deed.
-    pub(super) statements: BTreeMap<Deed, u64>,
+    /// How often each deed's example statement was sent, with other values.
+    pub(super) deeds: BTreeMap<Deed, u64>,
+    /// All statements, those beside a deed's example too.
+    statements: u64,
     /// The proxy's refusals: SQLSTATE 0A000, what it said.
     refused: Vec<String>,
     elapsed: Duration,
@@ -97,15 +99,16 @@ pub(super) struct Tally {
 
 impl Tally {
     fn add(&mut self, other: Self) {
-        for (deed, count) in other.statements {
-            *self.statements.entry(deed).or_default() += count;
+        for (deed, count) in other.deeds {
+            *self.deeds.entry(deed).or_default() += count;
         }
+        self.statements += other.statements;
         self.refused.extend(other.refused);
     }
 
     /// One line, and one more where something was refused.
     pub(super) fn describe(&self) -> String {
-        let total: u64 = self.statements.values().sum();
+        let total = self.statements;
         let seconds = self.elapsed.as_secs_f64();
         let mut text = format!("  {CLIENTS} clients sent {total} statements in {seconds:.1} s, all of them answered");
         match self.refused.len() {
@@ -224,10 +227,10 @@ impl Client {
 
     /// A transaction of two inserts, all of one customer and so of one shard.
     async fn place_order(&mut self, customer: u32) -> Result<()> {
-        let placed = self.tally.statements.get(&Deed::PlaceOrder).copied().unwrap_or_default();
+        let placed = self.tally.deeds.get(&Deed::PlaceOrder).copied().unwrap_or_default();
         let order = u64::from(self.number + 1) * 1_000_000_000 + placed;
         let product = self.next(PRODUCTS);
-        self.say(Deed::PlaceOrder, "BEGIN").await?;
+        self.say(None, "BEGIN").await?;
         let sql = format!(
             "INSERT INTO orders (id, customer_id, status, total, placed_at) VALUES ({order}, {customer}, 'open', 20.90, now())"
         );
@@ -236,28 +239,38 @@ impl Client {
             "INSERT INTO order_items (customer_id, order_id, line, sku, quantity, price) \
              VALUES ({customer}, {order}, 1, 'sku-{product}', 1, 20.90)"
         );
-        self.say(Deed::PlaceOrder, &sql).await?;
-        self.say(Deed::PlaceOrder, "COMMIT").await
+        self.say(None, &sql).await?;
+        self.say(None, "COMMIT").await
     }
 
     /// The extended protocol, with parameters.
-    async fn ask(&mut self, deed: Deed, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<()> {
+    async fn ask(
+        &mut self,
+        deed: impl Into<Option<Deed>>,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<()> {
         let answer = self.connection.query(sql, parameters).await.map(|_| ());
-        self.note(deed, sql, answer)
+        self.note(deed.into(), sql, answer)
     }
 
     /// The simple protocol.
-    async fn say(&mut self, deed: Deed, sql: &str) -> Result<()> {
+    async fn say(&mut self, deed: impl Into<Option<Deed>>, sql: &str) -> Result<()> {
         let answer = self.connection.simple_query(sql).await.map(|_| ());
-        self.note(deed, sql, answer)
+        self.note(deed.into(), sql, answer)
     }
 
-    /// Counts an answer. A refusal is one too; any other error ends the demo.
-    fn note(&mut self, deed: Deed, sql: &str, answer: Result<(), tokio_postgres::Error>) -> Result<()> {
-        *self.tally.statements.entry(deed).or_default() += 1;
+    /// Counts an answer to a deed's example, or to what goes with it. A refusal is one too; any other error ends the demo.
+    fn note(&mut self, deed: Option<Deed>, sql: &str, answer: Result<(), tokio_postgres::Error>) -> Result<()> {
+        self.tally.statements += 1;
+        if let Some(deed) = deed {
+            *self.tally.deeds.entry(deed).or_default() += 1;
+        }
         match answer {
             Ok(()) => Ok(()),
-            Err(error) if deed == Deed::CountAllOrders && error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+            Err(error)
+                if deed == Some(Deed::CountAllOrders) && error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) =>
+            {
                 self.tally.refused.push(error.to_string());
                 Ok(())
             }
