@@ -285,6 +285,11 @@ impl Pool {
         say_goodbye(&mut conn);
         let home = conn.home;
         drop(conn);
+        self.lost(home);
+    }
+
+    /// Counts a connection as gone that was dropped on its way; another is opened if one is waited for.
+    fn lost(self: &Arc<Self>, home: usize) {
         self.forget();
         self.grow(&mut lock(&self.state), home);
     }

@@ -31,6 +31,7 @@ impl Pool {
             return self.release(conn);
         }
         let pool = self.clone();
+        let home = conn.home;
         tokio::spawn(async move {
             // A cancel request that is still on its way must not hit the next client's statement.
             conn.cancel.settled().await;
@@ -39,14 +40,9 @@ impl Pool {
             }
             match tokio::time::timeout(LIMIT, pool.discard_all(conn)).await {
                 Ok(Some(conn)) => pool.release(conn),
-                _ => pool.lost(),
+                _ => pool.lost(home),
             }
         });
-    }
-
-    /// Counts a connection as gone that was dropped on its way.
-    fn lost(self: &Arc<Self>) {
-        self.forget();
     }
 
     /// DISCARD ALL; `None` (and the socket closed) when that did not work.
@@ -71,8 +67,27 @@ impl Pool {
         Ok(())
     }
 
-    /// Runs SQL of our own on an idle connection and follows what the server reports.
+    /// The first column of a query's rows, as text.
+    ///
+    /// # Errors
+    /// The query failed, or the connection is lost.
+    pub async fn column(&self, conn: &mut ServerConn, sql: &[u8]) -> Result<Vec<String>, Failure> {
+        let mut values = Vec::new();
+        let first = |body: &[u8]| {
+            let mut reader = Reader::new(body);
+            let value = reader.u16().and_then(|_| reader.u32()).and_then(|length| reader.bytes(length as usize));
+            values.extend(value.ok().map(|value| String::from_utf8_lossy(value).into_owned()));
+        };
+        self.run(conn, sql, first).await?;
+        Ok(values)
+    }
+
     async fn command(&self, conn: &mut ServerConn, sql: &[u8]) -> Result<(), Failure> {
+        self.run(conn, sql, |_| {}).await
+    }
+
+    /// Runs SQL of our own on an idle connection and follows what the server reports; `row` sees each DataRow.
+    async fn run(&self, conn: &mut ServerConn, sql: &[u8], mut row: impl FnMut(&[u8])) -> Result<(), Failure> {
         let lost = |_| Failure::fatal("08006", "the connection to the server was lost");
         let mut out = Vec::new();
         message::query(&mut out, sql);
@@ -92,7 +107,8 @@ impl Pool {
                 }
                 b'E' => error = Some(server_failure(&body)),
                 b'Z' if body == b"I" && dialogue.pending.is_empty() => break,
-                b'C' | b'N' | b'A' | b'T' | b'D' | b'I' => {}
+                b'D' => row(&body),
+                b'C' | b'N' | b'A' | b'T' | b'I' => {}
                 _ => return Err(Failure::fatal("08P01", "the server broke the protocol")),
             }
         }

@@ -6,9 +6,11 @@
 //! also for those that no parser but PostgreSQL's understands.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::pool::settings::Value;
 use crate::proxy::care::{Care, Effect, Verdict};
+use crate::proxy::functions::Functions;
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind, decode_identifier};
 use crate::sql::template::{Keyword, Scanner, TemplateKey};
 
@@ -20,22 +22,26 @@ const MAX_TEMPLATES: usize = 50_000;
 pub struct Analyzer {
     scanner: Scanner,
     options: LexOptions,
-    known: HashMap<TemplateKey, Care>,
+    known: HashMap<(u64, TemplateKey), Care>,
+    functions: Arc<Functions>,
 }
 
 impl Default for Analyzer {
     fn default() -> Self {
         let options = LexOptions::default();
-        Self { scanner: Scanner::new(options), options, known: HashMap::new() }
+        Self { scanner: Scanner::new(options), options, known: HashMap::new(), functions: Arc::default() }
     }
 }
 
 impl Analyzer {
-    /// Follows a session's `standard_conforming_strings`.
-    pub fn set_conforming_strings(&mut self, on: bool) {
-        if self.options.standard_conforming_strings != on {
-            self.options.standard_conforming_strings = on;
+    /// Turns to another session: its `standard_conforming_strings`, and what is known of its database's functions.
+    pub fn follow(&mut self, conforming_strings: bool, functions: &Arc<Functions>) {
+        if self.options.standard_conforming_strings != conforming_strings {
+            self.options.standard_conforming_strings = conforming_strings;
             self.scanner.set_options(self.options);
+        }
+        if self.functions.id != functions.id {
+            self.functions = functions.clone();
         }
     }
 
@@ -48,11 +54,11 @@ impl Analyzer {
                 return Verdict { care: Care::Clean, effect: Some(Box::new(effect)) };
             }
         }
-        if let Some(&care) = self.known.get(&scan.key) {
+        if let Some(&care) = self.known.get(&(self.functions.id, scan.key)) {
             return Verdict { care, effect: None };
         }
-        let key = scan.key;
-        let care = care(sql, self.options);
+        let key = (self.functions.id, scan.key);
+        let care = care(sql, self.options, &self.functions);
         if self.known.len() >= MAX_TEMPLATES {
             self.known.clear();
         }
@@ -143,14 +149,14 @@ fn setting_name(sql: &[u8], tokens: &[Token], at: usize) -> Option<(String, usiz
 }
 
 /// What the statements of a text do to their session, by their tokens.
-fn care(sql: &[u8], options: LexOptions) -> Care {
+fn care(sql: &[u8], options: LexOptions, functions: &Functions) -> Care {
     let mut lexer = Lexer::new(sql, options);
     let tokens: Vec<Token> = (&mut lexer).collect();
     let unfinished = if lexer.is_complete() { Care::Clean } else { Care::Taint };
     let several = tokens.iter().filter(|token| token.kind == TokenKind::Semicolon).count() > 0;
     tokens
         .split(|token| token.kind == TokenKind::Semicolon)
-        .map(|statement| command_care(sql, statement, several).max(calls_care(sql, statement)))
+        .map(|statement| command_care(sql, statement, several).max(calls_care(sql, statement, functions)))
         .fold(unfinished, Care::max)
 }
 
@@ -179,7 +185,7 @@ fn command_care(sql: &[u8], tokens: &[Token], several: bool) -> Care {
 }
 
 /// What functions do that are called by name.
-fn calls_care(sql: &[u8], tokens: &[Token]) -> Care {
+fn calls_care(sql: &[u8], tokens: &[Token], functions: &Functions) -> Care {
     let mut care = Care::Clean;
     for (at, pair) in tokens.windows(2).enumerate() {
         if pair[1].kind != TokenKind::LeftParen {
@@ -197,6 +203,7 @@ fn calls_care(sql: &[u8], tokens: &[Token]) -> Care {
                 | "dblink_connect"
                 | "dblink_connect_u" => Care::Pin,
                 "setseed" | "set_limit" => Care::Taint,
+                own if functions.contains(own) => Care::Taint,
                 _ => Care::Clean,
             },
             _ => Care::Clean,
@@ -279,6 +286,19 @@ mod tests {
         assert_eq!(care_of("do $$ begin end $$"), Care::Taint);
         assert_eq!(care_of("select 'open"), Care::Taint);
         assert_eq!(care_of("select 1; discard all"), Care::Forget);
+    }
+
+    #[test]
+    fn functions_that_users_defined_taint() {
+        let mut analyzer = Analyzer::default();
+        let sql = b"select (mine(1), \"Mine\"(2), other(3))";
+        assert_eq!(analyzer.analyze(sql).care, Care::Clean);
+        analyzer.follow(true, &Arc::new(Functions::new(["mine".to_owned()])));
+        assert_eq!(analyzer.analyze(sql).care, Care::Taint);
+        analyzer.follow(true, &Arc::new(Functions::new(["Mine".to_owned()])));
+        assert_eq!(analyzer.analyze(sql).care, Care::Taint);
+        analyzer.follow(true, &Arc::new(Functions::new(["MINE".to_owned()])));
+        assert_eq!(analyzer.analyze(sql).care, Care::Clean);
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Conversation {
     pub(super) want: Arc<Settings>,
     /// What the client was told of the server's parameters.
     pub(super) told: Arc<Reported>,
+    /// `standard_conforming_strings`, as the client was told.
+    pub(super) conforming: bool,
     /// Syncs and Queries sent.
     pub(super) segment: u64,
     pub(super) unnamed_segment: u64,
@@ -108,6 +110,7 @@ impl Conversation {
             interned,
             want: startup.clone(),
             startup,
+            conforming: is_conforming(&told),
             told,
             segment: 0,
             unnamed_segment: 0,
@@ -146,7 +149,18 @@ impl Conversation {
         for pair in state.reported.iter().filter(|pair| !self.told.contains(pair)) {
             message::parameter_status(to_client, &pair.0, &pair.1);
         }
+        self.note_told(state);
+    }
+
+    /// Notes that the client knows the server's parameters as they are.
+    pub(super) fn note_told(&mut self, state: &ServerState) {
         self.told = state.reported.clone();
+        self.conforming = is_conforming(&self.told);
+    }
+
+    /// Whether a backslash is an ordinary character in this session's string constants.
+    pub fn has_conforming_strings(&self) -> bool {
+        self.conforming
     }
 
     /// True when the server owes nothing, is outside a transaction, and nothing of the client is half sent.
@@ -231,4 +245,8 @@ impl Conversation {
             Effect::Deallocate(_) | Effect::DeallocateAll => {}
         }
     }
+}
+
+fn is_conforming(reported: &Reported) -> bool {
+    !reported.iter().any(|(name, value)| name == "standard_conforming_strings" && value == "off")
 }

@@ -11,6 +11,7 @@ use crate::net::connect::ServerTarget;
 use crate::net::tls::{self, Verify};
 use crate::pool::settings::{Reported, Settings as SessionSettings};
 use crate::pool::{Interned, Pool, PoolOptions};
+use crate::proxy::functions::FunctionWatch;
 use crate::proxy::sharded::Shared;
 
 /// Most settings whose greeting is remembered.
@@ -27,6 +28,8 @@ pub struct Database {
     pools: Mutex<HashMap<(usize, String), Arc<Pool>>>,
     /// What servers report to a session with these settings.
     greetings: Mutex<HashMap<Arc<SessionSettings>, Arc<Reported>>>,
+    /// Functions that may change the session they run in.
+    pub functions: FunctionWatch,
     interned: Arc<Interned>,
     workers: usize,
     /// What its clients share when its tables lie on shards.
@@ -52,6 +55,7 @@ impl Database {
             config: settings.clone(),
             pools: Mutex::default(),
             greetings: Mutex::default(),
+            functions: FunctionWatch::default(),
             interned,
             workers,
             sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
@@ -93,6 +97,14 @@ impl Database {
             lifetime: pool.lifetime,
             statements: pool.prepared_statements as usize,
             workers: self.workers,
+        }
+    }
+
+    /// Reads the names of functions again when that is `after` or longer ago.
+    pub fn watch_functions(self: &Arc<Self>, pool: &Arc<Pool>, home: usize, after: Duration) {
+        if self.sharded.is_none() && self.functions.is_due(after) {
+            let (database, pool) = (self.clone(), pool.clone());
+            tokio::spawn(async move { database.functions.read(pool, home).await });
         }
     }
 

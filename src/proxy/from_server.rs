@@ -99,7 +99,7 @@ impl Conversation {
             b'S' => {
                 self.parameter(body, state)?;
                 if !injected {
-                    self.told = state.reported.clone();
+                    self.note_told(state);
                 }
                 Ok(fate)
             }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::{Address, Config};
 use crate::error::{Error, Result};
+use crate::proxy::functions::REFRESH_EVERY;
 use crate::proxy::login::House;
 use crate::web;
 
@@ -99,7 +100,7 @@ impl Proxy {
             }
             Ok(())
         })?;
-        self.house.databases.values().flat_map(|database| database.pools()).for_each(|pool| pool.close());
+        self.house.pools().for_each(|(_, pool)| pool.close());
         drop(self.senders);
         for worker in self.workers {
             // A worker that panicked has said so; there is nothing left to do for it.
@@ -177,8 +178,12 @@ async fn work(house: Arc<House>, home: usize, mut arrivals: UnboundedReceiver<st
                 None => return,
             },
             _ = tick.tick() => {
-                for pool in house.databases.values().flat_map(|database| database.pools()) {
+                for (database, pool) in house.pools() {
                     pool.tick(home);
+                    // One worker does it, and only where connections are open anyway.
+                    if home == 0 && pool.counts().open > 0 {
+                        database.watch_functions(&pool, home, REFRESH_EVERY);
+                    }
                 }
             }
         }

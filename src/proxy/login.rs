@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ring::hmac;
 use tokio::net::TcpStream;
@@ -92,6 +93,11 @@ impl House {
         Ok(Self { config, clients, databases, interned, users, tls, mock: MockSecret(mock) })
     }
 
+    /// All pools of all databases.
+    pub fn pools(&self) -> impl Iterator<Item = (&Arc<Database>, Arc<Pool>)> {
+        self.databases.values().flat_map(|database| database.pools().into_iter().map(move |pool| (database, pool)))
+    }
+
     /// Serves one client from its first byte to its last.
     pub async fn serve(self: Arc<Self>, tcp: TcpStream, home: usize) {
         crate::net::stream::tune(&tcp);
@@ -177,7 +183,7 @@ impl House {
         let settings = self.interned.settings.intern(normalize(given));
         let greeting = match database.greeting(&settings) {
             Some(greeting) => greeting,
-            None => match self.greet(&pool, &settings, home).await {
+            None => match self.greet(database, &pool, &settings, home).await {
                 Ok(greeting) => {
                     database.remember_greeting(settings.clone(), greeting.clone());
                     greeting
@@ -190,7 +196,13 @@ impl House {
     }
 
     /// Opens a session with these settings on a server, to see that they are valid and what it reports.
-    async fn greet(&self, pool: &Arc<Pool>, settings: &Arc<Settings>, home: usize) -> Result<Arc<Reported>, Failure> {
+    async fn greet(
+        &self,
+        database: &Database,
+        pool: &Arc<Pool>,
+        settings: &Arc<Settings>,
+        home: usize,
+    ) -> Result<Arc<Reported>, Failure> {
         let mut conn = match pool.take(home) {
             Taken::Now(conn) => conn,
             Taken::Later(mut ticket) => poll_fn(|cx| ticket.poll(cx)).await?,
@@ -198,7 +210,12 @@ impl House {
         match pool.apply(&mut conn, settings).await {
             Ok(()) => {
                 let reported = conn.state.reported.clone();
-                pool.release(conn);
+                let first = database.sharded.is_none() && database.functions.is_due(Duration::MAX);
+                if first && !database.functions.read_over(pool, &mut conn).await {
+                    pool.discard(conn);
+                } else {
+                    pool.release(conn);
+                }
                 Ok(reported)
             }
             Err(failure) => {

@@ -20,6 +20,7 @@ pub mod database;
 pub mod expect;
 mod from_client;
 mod from_server;
+pub mod functions;
 pub mod listen;
 pub mod login;
 mod metrics;

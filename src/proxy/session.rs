@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::net::dialogue::Dialogue;
 use crate::net::stream::Stream;
@@ -291,6 +292,7 @@ impl Session {
     fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>, work: &mut Work) -> Result<usize, End> {
         let mut taken = 0;
         self.blocked = Blocked::No;
+        work.analyzer.follow(self.talk.has_conforming_strings(), &self.access.database.functions.current());
         loop {
             let mut ways = Ways {
                 state: self.serving.as_mut().map(|serving| &mut serving.conn.state),
@@ -379,6 +381,10 @@ impl Session {
             && self.serving.as_ref().is_some_and(|serving| serving.backlog.is_empty() && serving.stash.is_empty());
         let Some(Serving { conn, .. }) = self.serving.take_if(|_| done) else { return false };
         let hygiene = if self.talk.care == Care::Clean { Hygiene::Clean } else { Hygiene::Discard };
+        if self.talk.care != Care::Clean {
+            // It may have been a definition of a function, among other things.
+            self.access.database.watch_functions(&self.access.pool, self.access.home, Duration::from_secs(1));
+        }
         let suspect = self.talk.is_suspect();
         self.talk.detach();
         self.guard.client.serve(None);

@@ -6,6 +6,7 @@ mod hostile;
 mod raw;
 mod servers;
 mod session;
+mod sharded;
 
 mod tls;
 

@@ -126,3 +126,19 @@ fn cancel_hits_the_own_query_only() {
         assert_eq!(b.value("select 1"), "1");
     }
 }
+
+#[test]
+fn a_function_that_sets_leaks_to_nobody() {
+    let stage = Stage::new(1);
+    let mut a = stage.client();
+    a.query("create function tenant(x text) returns text language plpgsql as $$ begin return set_config('my.tenant', x, false); end $$");
+    // A client that comes later makes the proxy look at the functions; the proxy looks by itself too.
+    a.query("do $$ begin perform tenant('do'); end $$");
+    let mut b = stage.client();
+    assert_eq!(b.value("select coalesce(current_setting('my.tenant', true), '')"), "");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    a.query("do $$ begin null; end $$");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(a.value("select tenant('mine')"), "mine");
+    assert_eq!(b.value("select coalesce(current_setting('my.tenant', true), '')"), "");
+}
