@@ -101,6 +101,8 @@ impl Proxy {
             Ok(())
         })?;
         self.house.pools().for_each(|(_, pool)| pool.close());
+        // With its tasks go their senders: a worker ends when the last one is gone.
+        drop(runtime);
         drop(self.senders);
         for worker in self.workers {
             // A worker that panicked has said so; there is nothing left to do for it.

@@ -162,7 +162,8 @@ impl Session {
         let blocked = if dialogue.pending.is_empty() { Blocked::No } else { Blocked::Retry };
         Self {
             client: dialogue.stream,
-            stash: dialogue.pending,
+            // An empty buffer of the login would stay with the client for as long as it is idle.
+            stash: if dialogue.pending.is_empty() { Vec::new() } else { dialogue.pending },
             backlog: Backlog::default(),
             talk,
             serving: None,

@@ -68,3 +68,14 @@ fn sigterm_lets_transactions_finish() {
     assert_eq!(field(&busy.read().1, b'C'), "57P01");
     assert!(ends(stage.proxy.child(), Duration::from_secs(10)));
 }
+
+#[test]
+fn a_proxy_without_clients_ends_at_once() {
+    for signal in ["-TERM", "-INT"] {
+        let mut stage = Stage::new(1);
+        drop(stage.client());
+        let pid = stage.proxy.child().id().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        assert!(ends(stage.proxy.child(), Duration::from_secs(5)), "{signal}");
+    }
+}
