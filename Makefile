@@ -15,7 +15,7 @@ demo: postgres ## two shards, a proxy, a workload, findings and an index report;
 	./target/release/pgweir demo $(ARGS)
 
 test: postgres ## the whole suite, on PostgreSQL servers that the tests start
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
 lint: ## formatting and clippy, warnings denied
 	$(CARGO) fmt --check
