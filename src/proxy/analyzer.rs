@@ -176,7 +176,13 @@ fn command_care(sql: &[u8], tokens: &[Token], several: bool) -> Care {
             pinned_if(session || !matches!(word(1).as_str(), "local" | "transaction" | "constraints"))
         }
         "declare" => pinned_if(has(["with", "hold"])),
-        "create" => pinned_if((1..5).any(|at| matches!(word(at).as_str(), "temp" | "temporary" | "pg_temp"))),
+        "create" => {
+            // What may stand before TABLE, VIEW or SEQUENCE; a column may be called temp.
+            let before = |word: &str| matches!(word, "or" | "replace" | "local" | "global" | "temp" | "temporary");
+            let kind = (1..6).find(|at| !before(&word(*at))).unwrap_or_default();
+            let temporary = (1..kind).any(|at| word(at).starts_with("temp"));
+            pinned_if(temporary || (0..tokens.len()).any(|at| word(at) == "pg_temp"))
+        }
         "select" | "with" | "table" | "values" | "(" => {
             pinned_if(has(["into", "temp"]) || has(["into", "temporary"]) || has(["into", "local"]))
         }
@@ -270,6 +276,8 @@ mod tests {
             "create temp table t (a int)",
             "CREATE LOCAL TEMPORARY TABLE t AS SELECT 1",
             "create table pg_temp.t (a int)",
+            "create or replace local temp view v as select 1",
+            "create table if not exists pg_temp.t (a int)",
             "select 1 into temp t",
             "declare c cursor with hold for select 1",
             "select set_config('a.b', 'true', false)",

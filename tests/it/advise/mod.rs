@@ -286,7 +286,7 @@ fn an_index_that_cannot_be_is_named_and_leaves_nothing_behind() {
     assert!(matches!(&failure, Err(CostFailure::Index(1, reason)) if reason.contains("operator class")), "{failure:?}");
     assert!(matches!(model.size(&bad), Err(CostFailure::Index(0, _))));
     let better = model.price(&statements[0], &[&good]).unwrap();
-    assert!(better.cost < today.cost / 10.0 && better.used == [0], "{better:?}");
+    assert!(better.cost < today.cost / 2.0 && better.used == [0], "{better:?} after {today:?}");
     assert!(model.size(&good).unwrap() > 100_000);
     assert_eq!(model.price(&statements[0], &[]).unwrap(), today, "nothing is left of the attempt");
 }
