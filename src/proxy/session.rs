@@ -306,6 +306,7 @@ impl Session {
             match next {
                 Next::NeedMore => break,
                 Next::Stall => {
+                    self.talk.hasten(&mut work.to_server);
                     self.blocked = Blocked::Waiting;
                     break;
                 }

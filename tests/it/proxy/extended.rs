@@ -86,6 +86,8 @@ fn a_storm_of_syncs_is_answered_one_by_one() {
     assert_eq!(b.value("select 'b'"), "b");
     assert_eq!(a.until_ready(500).iter().filter(|(tag, _)| *tag == b'D').count(), 500);
     assert_eq!(a.talk(&vec![sync(); 100], 100).matches("Z:I").count(), 100);
+    // What has to wait for answers does not wait for a Sync that never comes.
+    assert_eq!(a.talk(&[parse("", "select 1"), query("set my.x = '1'")], 1), "1 C:SET Z:I");
     // Flush without Sync answers, and keeps the connection until Sync.
     a.send(&[parse("", "select 'flushed'"), bind("", &[]), execute(), frame(b'H', b"")].concat());
     assert_eq!([a.read().0, a.read().0, a.read().0, a.read().0], *b"12DC");
