@@ -18,10 +18,11 @@ fn a_cluster_lives_dies_recovers_and_leaves_nothing() {
     cluster.start_again().unwrap();
     assert_eq!(scalar(&cluster, "SELECT answer FROM kept"), "42");
 
+    cluster.query("postgres", "UPDATE kept SET answer = 43").unwrap();
     cluster.kill();
     cluster.start_again().unwrap();
     assert_eq!(cluster.port(), port);
-    assert_eq!(scalar(&cluster, "SELECT 1"), "1");
+    assert_eq!(scalar(&cluster, "SELECT answer FROM kept"), "43", "what was committed just before survives");
 
     let (dir, pid) = (cluster.dir.clone(), cluster.pid().unwrap());
     drop(cluster);
