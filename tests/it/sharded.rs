@@ -308,3 +308,23 @@ fn a_shard_that_is_down_harms_only_its_own_statements() {
         assert_eq!(back.unwrap().len(), 1);
     });
 }
+
+#[test]
+fn an_index_is_built_concurrently_on_each_shard_and_a_failure_says_where() {
+    let shop = Shop::with_schema("best-effort");
+    shop.shards[1].query("postgres", "CREATE INDEX taken ON customers (country)").unwrap();
+    shop.runtime.block_on(async {
+        let client = shop.client().await;
+        client.batch_execute("CREATE INDEX CONCURRENTLY by_name ON customers (name)").await.unwrap();
+        let error = client.batch_execute("CREATE INDEX CONCURRENTLY taken ON customers (name)").await.unwrap_err();
+        assert_eq!(code(&error), "42P07");
+        let inside =
+            client.batch_execute("BEGIN; CREATE INDEX CONCURRENTLY other ON customers (name)").await.unwrap_err();
+        assert_eq!(code(&inside), "25001");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    });
+    let names = shop.on_shards(
+        "SELECT string_agg(indexname, ',' ORDER BY indexname) FROM pg_indexes WHERE tablename = 'customers'",
+    );
+    assert_eq!(names, ["by_name,customers_pkey,taken", "by_name,customers_pkey,taken"]);
+}
