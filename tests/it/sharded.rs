@@ -287,7 +287,7 @@ fn a_shard_that_is_down_harms_only_its_own_statements() {
         spread(&shop)
     });
     let client = shop.runtime.block_on(shop.client());
-    shop.shards[1].stop(Shutdown::Immediate).unwrap();
+    shop.shards[1].stop(Shutdown::Fast).unwrap();
     shop.runtime.block_on(async {
         let select = "SELECT name FROM customers WHERE id = $1";
         let error = client.query(select, &[&b]).await.unwrap_err();
