@@ -328,3 +328,23 @@ fn an_index_is_built_concurrently_on_each_shard_and_a_failure_says_where() {
     );
     assert_eq!(names, ["by_name,customers_pkey,taken", "by_name,customers_pkey,taken"]);
 }
+
+#[test]
+fn show_and_empty_statements_work_in_the_extended_protocol() {
+    let shop = Shop::with_schema("refuse");
+    shop.runtime.block_on(async {
+        let mut client = shop.client().await;
+        assert_eq!(client.query_one("SHOW server_encoding", &[]).await.unwrap().get::<_, String>(0), "UTF8");
+        assert_eq!(client.execute("", &[]).await.unwrap(), 0);
+        assert_eq!(client.execute(" -- nothing", &[]).await.unwrap(), 0);
+        let transaction = client.transaction().await.unwrap();
+        transaction.execute("SET LOCAL TimeZone = 'Asia/Tokyo'", &[]).await.unwrap();
+        for id in [1i64, 2, 3] {
+            transaction.query("SELECT name FROM customers WHERE id = $1", &[&id]).await.unwrap();
+        }
+        let zone = transaction.query_one("SHOW TimeZone", &[]).await.unwrap();
+        assert_eq!(zone.get::<_, String>(0), "Asia/Tokyo");
+        transaction.commit().await.unwrap();
+        assert_eq!(client.query_one("SHOW TimeZone", &[]).await.unwrap().get::<_, String>(0), "UTC");
+    });
+}

@@ -11,6 +11,7 @@ use crate::proxy::sharded::names::{Named, Target};
 use crate::proxy::sharded::planned::Planned;
 use crate::proxy::sharded::prepare::malformed;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::proxy::sharded::simple::{control_of, is_control};
 use crate::wire::body::{Malformed, Reader};
 use crate::wire::message::{self, Failure};
 
@@ -201,13 +202,16 @@ impl ShardedSession {
                 let name = Reader::new(body).cstr().map_err(malformed)?;
                 let portal = self.names.portals.get(name).cloned();
                 let portal = portal.ok_or_else(|| Failure::error("34000", "portal does not exist"))?;
-                match self.control_of(&portal.named.sql)? {
-                    Some(control) => self.control(control).await?,
-                    None => {
-                        self.check_open()?;
-                        self.setting(&portal.named.sql).await?;
-                    }
+                let leading = self.leading(&portal.named.sql);
+                if self.scanner.scan(portal.named.sql.as_bytes()).statements == 0 {
+                    message::empty(&mut self.to_client, b'I');
+                    return Ok(());
                 }
+                if is_control(leading) {
+                    return self.control(control_of(&portal.named.sql)?).await;
+                }
+                self.check_open()?;
+                self.setting(&portal.named.sql, leading).await?;
             }
         }
         Ok(())
@@ -218,11 +222,8 @@ impl ShardedSession {
             b'S' => Some(self.statement_named(name)?),
             _ => self.names.portals.get(name).map(|portal| portal.named.clone()),
         };
-        if named.is_some_and(|named| parse_is_show(&named.sql)) {
-            return Err(Trouble::Reply(
-                Failure::error("0A000", "SHOW in the extended protocol is not supported in a sharded database")
-                    .hint("Use SELECT current_setting('name')."),
-            ));
+        if named.is_none() {
+            return Err(Trouble::Reply(Failure::error("34000", "portal does not exist")));
         }
         if kind == b'S' {
             message::frame(&mut self.to_client, b't', |out| out.extend_from_slice(&[0, 0]));
@@ -245,7 +246,7 @@ impl ShardedSession {
         let (mut writes, mut definitions, mut care) = (false, false, Care::Clean);
         for step in &group {
             if let Step::Bind { planned, .. } = step {
-                writes |= planned.plan.writes;
+                writes |= planned.writes;
                 definitions |= planned.changes_definitions();
                 care = care.max(planned.care);
             }
@@ -371,8 +372,4 @@ fn queue(group: &[Step], client: u64, link: &mut Link) -> Owing {
     link.queue().extend_from_slice(&out);
     link.sync();
     owing
-}
-
-fn parse_is_show(sql: &str) -> bool {
-    sql.trim_start().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("show"))
 }

@@ -27,6 +27,8 @@ pub(super) struct Named {
     pub generation: u64,
     /// It is about the session or the transaction: the proxy answers it.
     pub own: bool,
+    /// It is SHOW, which any server of the session answers.
+    pub shows: bool,
     /// The client knows it without a name.
     pub unnamed: bool,
     /// Tells one unnamed statement of this client from the next.

@@ -4,6 +4,7 @@ use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::Care;
 use crate::route::{Bindings, Parameter, Refusal, Route, TemplatePlan};
 use crate::sql::facts::StatementKind;
+use crate::sql::parse;
 use crate::sql::template::Binding;
 use crate::wire::message::Failure;
 
@@ -14,13 +15,26 @@ pub(super) struct Planned {
     pub plan: TemplatePlan,
     /// What it does.
     pub kind: StatementKind,
+    /// It may change rows or definitions.
+    pub writes: bool,
     /// What its server connection needs afterwards.
     pub care: Care,
 }
 
 impl Planned {
+    /// A plan with what the session must know besides.
+    ///
+    /// # Errors
+    /// The statement leaves state that cannot be kept.
+    pub fn new(sql: &str, plan: TemplatePlan) -> Result<Self, Failure> {
+        let kind = parse::classify(sql).0;
+        // SHOW is a statement about the session, and changes nothing.
+        let writes = plan.writes && kind != StatementKind::Session;
+        Ok(Self { plan, kind, writes, care: Self::care_of(sql)? })
+    }
+
     /// What a statement does to its session, refused where that cannot be kept over several servers.
-    pub fn care_of(sql: &str) -> Result<Care, Failure> {
+    fn care_of(sql: &str) -> Result<Care, Failure> {
         let verdict = Analyzer::default().analyze(sql.as_bytes());
         match verdict.care {
             Care::Pin | Care::Forget if verdict.effect.is_none() => Err(Failure::error(

@@ -8,8 +8,11 @@ use crate::proxy::sharded::extended::{Ahead, Step};
 use crate::proxy::sharded::names::{MAX_STATEMENTS, Named, Portal, Target};
 use crate::proxy::sharded::planned::{Planned, Values, refused};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
-use crate::route::Parameter;
+use crate::proxy::sharded::settings::is_setting;
+use crate::proxy::sharded::simple::is_control;
+use crate::route::{Parameter, Route};
 use crate::sql::facts::StatementKind;
+use crate::sql::template::Keyword;
 use crate::wire::body::{Malformed, Reader};
 use crate::wire::message::Failure;
 
@@ -46,7 +49,10 @@ impl ShardedSession {
         let sql = std::str::from_utf8(text).map_err(|_| {
             Failure::error("22021", "the statement is not valid UTF-8").hint("Sharded databases take UTF-8 only.")
         })?;
-        let own = self.is_control(sql) || self.is_setting(sql);
+        let leading = self.leading(sql);
+        let shows = leading[0] == Keyword::Show;
+        let empty = self.scanner.scan(text).statements == 0;
+        let own = is_control(leading) || is_setting(leading) && !shows || empty;
         if !own {
             self.check_open()?;
         }
@@ -76,6 +82,7 @@ impl ShardedSession {
             planned,
             generation: snapshot.generation,
             own,
+            shows,
             unnamed: name.is_empty(),
             count: self.names.count,
         });
@@ -137,7 +144,10 @@ impl ShardedSession {
             .collect();
         let planned = self.planned_now(&named)?;
         let values = Values { sql: &named.sql, bindings: &named.bindings, parameters: &parameters };
-        let target = self.target(planned.route(&values)?);
+        let target = match planned.route(&values)? {
+            Route::Control if named.shows => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
+            route => self.target(route),
+        };
         Ok(Bound { portal, planned, named, rest, target })
     }
 

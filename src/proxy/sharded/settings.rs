@@ -47,15 +47,8 @@ impl ShardedSession {
         Ok(facts)
     }
 
-    /// Whether a statement is about the session.
-    pub(super) fn is_setting(&mut self, sql: &str) -> bool {
-        let leading = self.scanner.scan(sql.as_bytes()).leading[0];
-        matches!(leading, Keyword::Set | Keyword::Reset | Keyword::Show | Keyword::Discard | Keyword::Deallocate)
-    }
-
     /// Runs a statement about the session and answers it.
-    pub(super) async fn setting(&mut self, sql: &str) -> Result<(), Trouble> {
-        let leading = self.scanner.scan(sql.as_bytes()).leading;
+    pub(super) async fn setting(&mut self, sql: &str, leading: [Keyword; 3]) -> Result<(), Trouble> {
         if leading[0] == Keyword::Show {
             let shard = self.transaction.shards().next().unwrap_or(0);
             return self.on_one(shard, sql, false, Care::Clean).await;
@@ -191,4 +184,9 @@ impl ShardedSession {
             None => Arc::new(settings),
         }
     }
+}
+
+/// Whether a statement is about the session.
+pub(super) fn is_setting(leading: [Keyword; 3]) -> bool {
+    matches!(leading[0], Keyword::Set | Keyword::Reset | Keyword::Show | Keyword::Discard | Keyword::Deallocate)
 }

@@ -11,6 +11,7 @@ use crate::proxy::sharded::link::Frame;
 use crate::proxy::sharded::names::Target;
 use crate::proxy::sharded::planned::{Planned, Values};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::proxy::sharded::settings::is_setting;
 use crate::sql::facts::StatementKind;
 use crate::sql::lexer::LexOptions;
 use crate::sql::parse;
@@ -59,7 +60,7 @@ impl ShardedSession {
         for range in statements {
             let statement = sql.get(range).unwrap_or_default();
             // The statements of one string stand and fall together (PostgreSQL, "Multiple Statements in a Simple Query").
-            if several && self.transaction.status() == Status::Idle && !self.is_control(statement) {
+            if several && self.transaction.status() == Status::Idle && !is_control(self.leading(statement)) {
                 self.begin_implicit();
             }
             self.statement(statement).await?;
@@ -68,12 +69,13 @@ impl ShardedSession {
     }
 
     async fn statement(&mut self, sql: &str) -> Result<(), Trouble> {
-        if let Some(control) = self.control_of(sql)? {
-            return self.control(control).await;
+        let leading = self.leading(sql);
+        if is_control(leading) {
+            return self.control(control_of(sql)?).await;
         }
         self.check_open()?;
-        if self.is_setting(sql) {
-            return self.setting(sql).await;
+        if is_setting(leading) {
+            return self.setting(sql, leading).await;
         }
         let snapshot = self.shared.snapshot().await?;
         let session = self.session_facts()?;
@@ -82,7 +84,7 @@ impl ShardedSession {
         let route = planned.route(&Values { sql, bindings: scan.bindings, parameters: &[] })?;
         self.check_definitions(&planned)?;
         match self.target(route) {
-            Target::Shard(shard) => self.on_one(shard, sql, planned.plan.writes, planned.care).await?,
+            Target::Shard(shard) => self.on_one(shard, sql, planned.writes, planned.care).await?,
             Target::All => self.on_all(sql, &planned).await?,
             Target::Own => {
                 return Err(Trouble::Reply(
@@ -95,24 +97,9 @@ impl ShardedSession {
         Ok(())
     }
 
-    /// Whether a statement is transaction control. SET TRANSACTION is a setting of the block instead.
-    pub(super) fn is_control(&mut self, sql: &str) -> bool {
-        use Keyword::{Abort, Begin, Commit, End, Prepare, Release, Rollback, Savepoint, Start, Transaction};
-        match self.scanner.scan(sql.as_bytes()).leading {
-            [Begin | Start | Commit | End | Rollback | Abort | Savepoint | Release, ..] => true,
-            leading => leading[..2] == [Prepare, Transaction],
-        }
-    }
-
-    /// Transaction control that a statement is, if it is.
-    pub(super) fn control_of(&mut self, sql: &str) -> Result<Option<Control>, Trouble> {
-        if !self.is_control(sql) {
-            return Ok(None);
-        }
-        let unsupported = || Failure::error("0A000", "this transaction control is not supported in a sharded database");
-        let parsed = parse::parse(sql).map_err(|error| unsupported().detail(error.reason))?;
-        // PREPARE TRANSACTION and its kin are for the proxy to use.
-        Ok(Some(Control::of(&parsed)?.ok_or_else(unsupported)?))
+    /// The words that a statement begins with.
+    pub(super) fn leading(&mut self, sql: &str) -> [Keyword; 3] {
+        self.scanner.scan(sql.as_bytes()).leading
     }
 
     /// After an error a block takes only its end.
@@ -171,7 +158,7 @@ impl ShardedSession {
             self.begin_implicit();
         }
         let shards = self.every_shard();
-        self.attach(&shards, planned.plan.writes).await?;
+        self.attach(&shards, planned.writes).await?;
         for &shard in &shards {
             self.mark(shard, planned.care);
             self.link(shard)?.query(sql.as_bytes());
@@ -192,7 +179,7 @@ impl ShardedSession {
         let mut done: Vec<String> = Vec::new();
         let mut first_answer = Vec::new();
         for shard in self.every_shard() {
-            self.attach(&[shard], planned.plan.writes).await?;
+            self.attach(&[shard], planned.writes).await?;
             self.link(shard)?.query(sql.as_bytes());
             let take = |gather: &mut Gather, shard, frame: Frame<'_>| {
                 gather.take(shard, frame.bytes);
@@ -283,4 +270,21 @@ impl ShardedSession {
 /// Whether PostgreSQL refuses a definition inside a transaction block (CREATE INDEX CONCURRENTLY and its kin).
 fn stands_alone(sql: &str) -> bool {
     sql.split_whitespace().take(5).any(|word| word.eq_ignore_ascii_case("concurrently"))
+}
+
+/// Whether a statement is transaction control. SET TRANSACTION is a setting of the block instead.
+pub(super) fn is_control(leading: [Keyword; 3]) -> bool {
+    use Keyword::{Abort, Begin, Commit, End, Prepare, Release, Rollback, Savepoint, Start, Transaction};
+    match leading {
+        [Begin | Start | Commit | End | Rollback | Abort | Savepoint | Release, ..] => true,
+        [first, second, _] => (first, second) == (Prepare, Transaction),
+    }
+}
+
+/// Transaction control as the statement says it.
+pub(super) fn control_of(sql: &str) -> Result<Control, Failure> {
+    let unsupported = || Failure::error("0A000", "this transaction control is not supported in a sharded database");
+    let parsed = parse::parse(sql).map_err(|error| unsupported().detail(error.reason))?;
+    // PREPARE TRANSACTION and its kin are for the proxy to use.
+    Control::of(&parsed)?.ok_or_else(unsupported)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex as AsyncMutex;
@@ -12,14 +12,20 @@ use crate::db;
 use crate::error::{Error, Result};
 use crate::proxy::sharded::planned::Planned;
 use crate::route::{self, SessionFacts, Topology};
-use crate::sql::parse;
 use crate::sql::template::{Scan, TemplateKey};
 use crate::wire::message::Failure;
 
-/// Plans kept before the cache starts anew.
-const MAX_PLANS: usize = 50_000;
+/// Bytes of SQL whose plans are kept before the cache starts anew. A plan is about as large as its statement.
+const MAX_PLANNED_BYTES: usize = 64 << 20;
+/// What a plan takes besides, in bytes.
+const PLAN_OVERHEAD: usize = 1024;
 
-type Plans = HashMap<(TemplateKey, SessionFacts), Arc<Planned>>;
+/// Plans by template, and by what they depend on of the session.
+#[derive(Debug, Default)]
+struct Plans {
+    known: HashMap<(TemplateKey, SessionFacts), Arc<Planned>>,
+    bytes: usize,
+}
 
 /// One reading of the catalog, with the plans that hold while it does.
 #[derive(Debug)]
@@ -31,23 +37,26 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
+    fn plans(&self) -> MutexGuard<'_, Plans> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The plan of a statement; made once per template.
     pub fn plan(&self, sql: &str, scan: &Scan<'_>, session: SessionFacts) -> Result<Arc<Planned>, Failure> {
         let key = (scan.key, session);
         let cacheable = scan.complete && scan.statements == 1;
-        if let Some(planned) = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
-            && cacheable
-        {
+        if cacheable && let Some(planned) = self.plans().known.get(&key) {
             return Ok(planned.clone());
         }
         let plan = route::plan(sql, scan.bindings, &self.topology, session);
-        let planned = Arc::new(Planned { plan, kind: parse::classify(sql).0, care: Planned::care_of(sql)? });
+        let planned = Arc::new(Planned::new(sql, plan)?);
         if cacheable {
-            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-            if plans.len() >= MAX_PLANS {
-                plans.clear();
+            let mut plans = self.plans();
+            if plans.bytes > MAX_PLANNED_BYTES {
+                *plans = Plans::default();
             }
-            plans.insert(key, planned.clone());
+            plans.bytes += sql.len() + PLAN_OVERHEAD;
+            plans.known.insert(key, planned.clone());
         }
         Ok(planned)
     }
