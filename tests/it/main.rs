@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod docker;
 mod explain;
+mod findings;
 mod lint;
 mod placement;
 mod proxy;

@@ -9,7 +9,7 @@ use crate::lint::rule::Rule;
 use crate::lint::subject::{Hit, Subject};
 use crate::sql::catalog::{Table, TableKind};
 use crate::sql::explain::PlanNode;
-use crate::sql::facts::{Clause, ColumnRef, Predicate, RelationId, StatementKind};
+use crate::sql::facts::{Clause, ColumnRef, Literal, Operand, Predicate, RelationId, StatementKind};
 
 /// The check.
 pub(super) fn unindexed_scan(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
@@ -58,7 +58,10 @@ fn suspect<'a>(subject: &'a Subject<'_>, rule: &Rule, id: RelationId) -> Option<
         if leads_an_index(table, &column.name) {
             return None;
         }
-        if column_and_value(predicate).is_some_and(|(_, value)| value.is_constant()) {
+        // `column = NULL` is never true, which is another rule's finding.
+        let compares =
+            |value: &Operand| value.is_constant() && !matches!(value, Operand::Literal { value: Literal::Null, .. });
+        if column_and_value(predicate).is_some_and(|(_, value)| compares(value)) {
             first.get_or_insert(predicate);
             columns.push(column);
         }
