@@ -7,8 +7,9 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config};
 
 use super::fault::explain_failure;
-use super::tls::{Tls, Verify};
+use super::tls::Tls;
 use crate::error::{Error, Result};
+use crate::net::tls::Verify;
 
 /// How long a connection attempt may take, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,13 +113,13 @@ struct TlsOptions {
 impl TlsOptions {
     fn modes(&self) -> Result<(SslMode, Verify)> {
         Ok(match self.mode.as_deref().unwrap_or("prefer") {
-            "disable" => (SslMode::Disable, Verify::Nothing),
-            "allow" | "prefer" => (SslMode::Prefer, Verify::Nothing),
+            "disable" => (SslMode::Disable, Verify::Nobody),
+            "allow" | "prefer" => (SslMode::Prefer, Verify::Nobody),
             // libpq: `require` with a root file at hand behaves as `verify-ca`.
-            "require" if self.root_file.is_some() => (SslMode::Require, Verify::Chain),
-            "require" => (SslMode::Require, Verify::Nothing),
-            "verify-ca" => (SslMode::Require, Verify::Chain),
-            "verify-full" => (SslMode::Require, Verify::Full),
+            "require" if self.root_file.is_some() => (SslMode::Require, Verify::Authority),
+            "require" => (SslMode::Require, Verify::Nobody),
+            "verify-ca" => (SslMode::Require, Verify::Authority),
+            "verify-full" => (SslMode::Require, Verify::Host),
             other => {
                 return Err(Error::usage(format!("unknown sslmode `{other}` in the database URL"))
                     .hint("use disable, prefer, require, verify-ca or verify-full"));
@@ -177,7 +178,7 @@ mod tests {
     fn the_label_never_shows_the_password() {
         let target = Target::parse("postgres://app:s3cret@db.example:6000/shop?sslmode=verify-full").unwrap();
         assert_eq!(target.label(), "postgres://app@db.example:6000/shop");
-        assert_eq!(target.verify, Verify::Full);
+        assert_eq!(target.verify, Verify::Host);
         let error = Target::parse("postgres://app:s3cret@db.example:notaport/shop").err().unwrap();
         assert!(!error.to_string().contains("s3cret"), "{error}");
     }
@@ -185,11 +186,11 @@ mod tests {
     #[test]
     fn takes_the_modes_of_libpq() {
         for (mode, expected) in [
-            ("disable", (SslMode::Disable, Verify::Nothing)),
-            ("prefer", (SslMode::Prefer, Verify::Nothing)),
-            ("require", (SslMode::Require, Verify::Nothing)),
-            ("verify-ca", (SslMode::Require, Verify::Chain)),
-            ("verify-full", (SslMode::Require, Verify::Full)),
+            ("disable", (SslMode::Disable, Verify::Nobody)),
+            ("prefer", (SslMode::Prefer, Verify::Nobody)),
+            ("require", (SslMode::Require, Verify::Nobody)),
+            ("verify-ca", (SslMode::Require, Verify::Authority)),
+            ("verify-full", (SslMode::Require, Verify::Host)),
         ] {
             let (rest, options) = take_tls_options(&format!("postgres://h/d?sslmode={mode}&options=-c%20x%3D1"));
             assert_eq!(rest, "postgres://h/d?options=-c%20x%3D1");
@@ -199,7 +200,7 @@ mod tests {
         assert!(options.modes().is_err());
         let (_, options) = take_tls_options("postgres://h/d?sslmode=require&sslrootcert=/a%20b.pem");
         assert_eq!(options.root_file.as_deref(), Some("/a b.pem"));
-        assert_eq!(options.modes().unwrap(), (SslMode::Require, Verify::Chain));
+        assert_eq!(options.modes().unwrap(), (SslMode::Require, Verify::Authority));
     }
 
     #[test]

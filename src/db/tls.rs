@@ -5,34 +5,17 @@
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
-};
 
-use crate::error::{Error, Result};
-
-/// How far a server's certificate is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verify {
-    /// Not at all (`prefer`, `require`).
-    Nothing,
-    /// Its chain (`verify-ca`).
-    Chain,
-    /// Its chain and the host name (`verify-full`).
-    Full,
-}
+use crate::error::Result;
+use crate::net::tls::{Verify, connector};
 
 /// Makes TLS sessions for tokio-postgres.
 #[derive(Clone)]
@@ -43,96 +26,9 @@ pub(super) struct Tls {
 impl Tls {
     /// Reads the roots that `verify` needs; `root_file` is `sslrootcert`.
     pub(super) fn new(verify: Verify, root_file: Option<&str>) -> Result<Self> {
-        let provider = Arc::new(ring::default_provider());
-        let inner = match verify {
-            Verify::Nothing => None,
-            Verify::Chain | Verify::Full => {
-                let roots = Arc::new(roots(root_file)?);
-                let built = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-                Some(built.map_err(|error| {
-                    Error::config(format!("no root certificate to check the server with: {error}"))
-                        .hint("name a PEM file in sslrootcert, or use sslmode=require")
-                })?)
-            }
-        };
-        let verifier = Verifier { inner, check_name: verify == Verify::Full, provider: Arc::clone(&provider) };
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::internal(format!("TLS could not be set up: {error}")))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
-    }
-}
-
-fn roots(file: Option<&str>) -> Result<RootCertStore> {
-    let mut store = RootCertStore::empty();
-    match file {
-        Some(path) if path != "system" => {
-            let broken = |error: &dyn std::fmt::Display| {
-                Error::input(format!("sslrootcert could not be read: {error}")).at(path).hint("it must be a PEM file")
-            };
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| broken(&error))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| broken(&error))?;
-                store.add(certificate).map_err(|error| broken(&error))?;
-            }
-        }
-        _ => {
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    Ok(store)
-}
-
-/// Checks as much of a certificate as `sslmode` asks for.
-#[derive(Debug)]
-struct Verifier {
-    inner: Option<Arc<WebPkiServerVerifier>>,
-    check_name: bool,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        let Some(inner) = &self.inner else { return Ok(ServerCertVerified::assertion()) };
-        match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // webpki looks at the chain first, so a wrong name means a good chain.
-            Err(TlsError::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.check_name => Ok(ServerCertVerified::assertion()),
-            answer => answer,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        // libpq's word for the system's own authorities.
+        let authorities = root_file.filter(|file| *file != "system").map(Path::new);
+        Ok(Self { connector: connector(verify, authorities)? })
     }
 }
 
