@@ -1,5 +1,6 @@
 //! Conditions that wrap the column: a plain index on it cannot be used.
 
+use super::indexes::indexable;
 use crate::lint::evidence::Evidence;
 use crate::lint::rule::Rule;
 use crate::lint::subject::{Hit, Subject, normal_expression, usable};
@@ -21,16 +22,7 @@ struct Wrapped<'a> {
 fn wrapped<'a>(subject: &'a Subject<'_>) -> impl Iterator<Item = Wrapped<'a>> {
     let filters = |predicate: &&Predicate| {
         matches!(predicate.clause, Clause::Where | Clause::InnerOn | Clause::OuterOn)
-            && matches!(
-                predicate.comparison,
-                Comparison::Eq
-                    | Comparison::Lt
-                    | Comparison::Le
-                    | Comparison::Gt
-                    | Comparison::Ge
-                    | Comparison::In
-                    | Comparison::Between
-            )
+            && indexable(&predicate.comparison)
     };
     subject.facts.predicates.iter().filter(filters).filter_map(move |predicate| {
         let right = predicate.right.as_ref()?;

@@ -26,8 +26,6 @@ enum Owed {
 #[derive(Debug, Default)]
 pub(super) struct Owing {
     queue: VecDeque<Owed>,
-    /// An error came; the rest is skipped.
-    pub failed: bool,
 }
 
 /// What a frame is to the client.
@@ -112,7 +110,6 @@ impl Owing {
                 };
             }
             b'2' | b'T' | b'n' | b'C' | b'I' | b's' => drop(self.queue.pop_front()),
-            b'E' => self.failed = true,
             b'Z' => {
                 heard.last = true;
                 heard.forward = false;
