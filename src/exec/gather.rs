@@ -94,10 +94,12 @@ impl Gather {
     pub fn finish(mut self) -> Gathered {
         if let Some(index) = self.said.iter().position(|said| said.lost) {
             let shard = self.shards.get(index).copied().unwrap_or_default();
-            return Gathered::Failure(
-                Failure::error("08006", format!("the connection to shard {shard} was lost during the statement"))
-                    .detail("The statement ran on several shards; it is rolled back on the others."),
-            );
+            let lost =
+                Failure::error("08006", format!("the connection to shard {shard} was lost during the statement"));
+            return Gathered::Failure(match self.shards.len() {
+                1 => lost.detail("Whether it took effect there is not known."),
+                _ => lost.detail("The statement ran on several shards; it is rolled back on the others."),
+            });
         }
         if let Some(error) = self.said.iter_mut().find_map(|said| said.error.take()) {
             return Gathered::ServerError(error);

@@ -127,9 +127,7 @@ impl Transaction {
     /// # Errors
     /// The transaction has failed before (25P02), or it would write on a second shard and the policy is to refuse (0A000).
     pub fn join(&mut self, shards: &[Shard], writes: bool) -> Result<Vec<(Shard, String)>, Failure> {
-        if self.status == Status::Failed {
-            return Err(aborted());
-        }
+        self.check_open()?;
         if writes && self.policy == Policy::Refuse {
             self.refuse_second_writer(shards)?;
         }
@@ -144,6 +142,14 @@ impl Transaction {
             }
         }
         Ok(first)
+    }
+
+    /// After an error a block takes only its end, or ROLLBACK TO.
+    ///
+    /// # Errors
+    /// The block has failed (25P02).
+    pub fn check_open(&self) -> Result<(), Failure> {
+        if self.status == Status::Failed { Err(aborted()) } else { Ok(()) }
     }
 
     /// Takes back a join: the shard could not be reached, or did not begin.
@@ -298,7 +304,8 @@ fn aborted() -> Failure {
     Failure::error("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 }
 
-fn outside(command: &str) -> Failure {
+/// PostgreSQL's error for savepoints outside a block (25P01).
+pub fn outside(command: &str) -> Failure {
     Failure::error("25P01", format!("{command} can only be used in transaction blocks"))
 }
 

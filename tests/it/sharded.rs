@@ -240,6 +240,9 @@ fn several_statements_of_one_string_stand_and_fall_together() {
             })
             .collect();
         assert_eq!(ids, ["1", "4"]);
+        // The string's own block must not outlive it, and what it did goes with the error.
+        let savepoint = "UPDATE customers SET name = 'lost' WHERE id = 1; SAVEPOINT a";
+        assert_eq!(code(&client.batch_execute(savepoint).await.unwrap_err()), "25P01");
         client.batch_execute("BEGIN; UPDATE customers SET name = 'z' WHERE id = 1; ROLLBACK").await.unwrap();
         client.batch_execute("BEGIN; UPDATE customers SET name = 'y' WHERE id = 4; COMMIT").await.unwrap();
     });

@@ -210,7 +210,7 @@ impl ShardedSession {
                 if is_control(leading) {
                     return self.control(control_of(&portal.named.sql)?).await;
                 }
-                self.check_open()?;
+                self.transaction.check_open()?;
                 self.setting(&portal.named.sql, leading).await?;
             }
         }

@@ -49,12 +49,12 @@ impl ShardedSession {
         let sql = std::str::from_utf8(text).map_err(|_| {
             Failure::error("22021", "the statement is not valid UTF-8").hint("Sharded databases take UTF-8 only.")
         })?;
-        let leading = self.leading(sql);
+        let scan = self.scanner.scan(text);
+        let leading = scan.leading;
         let shows = leading[0] == Keyword::Show;
-        let empty = self.scanner.scan(text).statements == 0;
-        let own = is_control(leading) || is_setting(leading) && !shows || empty;
+        let own = is_control(leading) || is_setting(leading) && !shows || scan.statements == 0;
         if !own {
-            self.check_open()?;
+            self.transaction.check_open()?;
         }
         let snapshot = self.shared.current().ok_or_else(|| Failure::error("08006", "the catalog has not been read"))?;
         let session = self.session_facts()?;
@@ -158,7 +158,7 @@ impl ShardedSession {
             return Err(Trouble::Reply(Failure::error("42P03", what)));
         }
         if target != Target::Own {
-            self.check_open()?;
+            self.transaction.check_open()?;
             self.check_definitions(&planned)?;
             // A block is needed when the pipeline may do more than this, or does it in more than one place.
             let alone = ahead.synced && !ahead.rest.iter().any(|(tag, _)| *tag == b'B');

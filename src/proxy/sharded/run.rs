@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::exec::commit::{Answer, Commit, Next, Outcome};
 use crate::exec::control::Control;
 use crate::exec::gather::{Gather, Gathered};
-use crate::exec::transaction::{Status, Step};
+use crate::exec::transaction::{Status, Step, outside};
 use crate::pool::reset::Hygiene;
 use crate::pool::{Pool, Taken};
 use crate::proxy::care::Care;
-use crate::proxy::sharded::link::Link;
+use crate::proxy::sharded::link::{Frame, Link};
 use crate::proxy::sharded::names::Target;
 use crate::proxy::sharded::planned::Planned;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
@@ -191,9 +191,19 @@ impl ShardedSession {
 
     /// Transaction control inside a query string of several statements. False when that is all there is to do.
     fn leave_implicit(&mut self, control: &Control) -> Result<bool, Trouble> {
-        self.implicit = false;
-        let Control::Begin { text, .. } = control else { return Ok(true) };
+        let text = match control {
+            Control::Begin { text, .. } => text,
+            Control::Commit | Control::Rollback => {
+                self.implicit = false;
+                return Ok(true);
+            }
+            // The block is the proxy's own: it must not outlive the string because of a savepoint in it.
+            Control::Savepoint(_) => return Err(outside("SAVEPOINT").into()),
+            Control::RollbackTo(_) => return Err(outside("ROLLBACK TO SAVEPOINT").into()),
+            Control::Release(_) => return Err(outside("RELEASE SAVEPOINT").into()),
+        };
         if self.transaction.shards().next().is_none() {
+            self.implicit = false;
             self.transaction.end();
             return Ok(true);
         }
@@ -203,6 +213,7 @@ impl ShardedSession {
                     .hint("Send BEGIN as a query of its own."),
             ));
         }
+        self.implicit = false;
         Ok(false)
     }
 
@@ -314,6 +325,7 @@ impl ShardedSession {
     pub(super) async fn end_implicit(&mut self) -> Result<(), Trouble> {
         if !self.implicit {
             if self.transaction.status() == Status::Idle {
+                self.names.portals.clear();
                 self.release();
                 self.refresh().await;
             }
@@ -342,7 +354,7 @@ impl ShardedSession {
     pub(super) async fn gather(
         &mut self,
         shards: &[usize],
-        mut hear: impl FnMut(&mut Gather, usize, crate::proxy::sharded::link::Frame<'_>) -> bool,
+        mut hear: impl FnMut(&mut Gather, usize, Frame<'_>) -> bool,
     ) -> Result<Vec<u8>, Trouble> {
         let mut gather = Gather::new(shards);
         for &shard in shards {

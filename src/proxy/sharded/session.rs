@@ -163,6 +163,8 @@ impl ShardedSession {
         loop {
             let (tag, body) = self.message().await?;
             match tag {
+                // PostgreSQL too reads on to Sync, whatever comes.
+                b'Q' | b'F' if self.skipping => {}
                 b'Q' => {
                     self.run_batch(false).await?;
                     self.simple(&body).await?;

@@ -73,7 +73,7 @@ impl ShardedSession {
         if is_control(leading) {
             return self.control(control_of(sql)?).await;
         }
-        self.check_open()?;
+        self.transaction.check_open()?;
         if is_setting(leading) {
             return self.setting(sql, leading).await;
         }
@@ -100,15 +100,6 @@ impl ShardedSession {
     /// The words that a statement begins with.
     pub(super) fn leading(&mut self, sql: &str) -> [Keyword; 3] {
         self.scanner.scan(sql.as_bytes()).leading
-    }
-
-    /// After an error a block takes only its end.
-    pub(super) fn check_open(&self) -> Result<(), Trouble> {
-        if self.transaction.status() != Status::Failed {
-            return Ok(());
-        }
-        let what = "current transaction is aborted, commands ignored until end of transaction block";
-        Err(Trouble::Reply(Failure::error("25P02", what)))
     }
 
     /// Sends a statement to one shard and passes its answer on as it comes.
