@@ -190,6 +190,11 @@ impl Conversation {
         }
     }
 
+    /// Whether the server waits for COPY data of this client.
+    pub fn awaits_copy_data(&self) -> bool {
+        self.copy_in
+    }
+
     /// Whether the server has said an error since it was last ready.
     pub fn has_errored(&self) -> bool {
         self.errored

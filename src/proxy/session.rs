@@ -216,7 +216,9 @@ impl Session {
                 if resting && self.guard.clients().is_stopping() {
                     return Err(End::Failed(Failure::fatal("57P01", "the proxy is shutting down")));
                 }
-                if self.leaving && self.backlog.is_empty() && self.talk.expects.is_empty() {
+                // A server that waits for COPY data will never answer a client that said good-bye.
+                let answered = self.talk.expects.is_empty() || self.talk.awaits_copy_data();
+                if self.leaving && self.backlog.is_empty() && answered {
                     return Err(End::Goodbye);
                 }
                 return Ok(());
@@ -311,6 +313,8 @@ impl Session {
                     break;
                 }
                 Next::Terminate => {
+                    // What was not synced is undone, but the answers to it end this session.
+                    self.talk.hasten(&mut work.to_server);
                     self.leaving = true;
                     break;
                 }

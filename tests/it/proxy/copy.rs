@@ -51,6 +51,24 @@ fn copy_in_and_out() {
 }
 
 #[test]
+fn a_goodbye_in_the_middle_frees_the_connection() {
+    let stage = Stage::new(1);
+    let mut b = stage.client();
+    b.query("create table t (x int)");
+    // The only connection of the pool is free again, whatever the server still waited for.
+    let starts = [
+        query("begin; insert into t values (1); copy t from stdin"),
+        [parse("", "copy t from stdin"), bind("", &[]), execute(), sync()].concat(),
+        [parse("", "insert into t values (1)"), bind("", &[]), execute()].concat(),
+    ];
+    for start in starts {
+        let mut a = stage.client();
+        a.send(&[start, frame(b'X', b"")].concat());
+        assert_eq!(b.value("select count(*) from t"), "0");
+    }
+}
+
+#[test]
 fn a_large_result_streams_and_an_abandoned_one_ends() {
     let stage = Stage::new(1);
     let (mut a, mut b) = (stage.client(), stage.client());
