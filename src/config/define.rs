@@ -38,7 +38,7 @@ impl Reader {
 }
 
 /// A type that a setting may have.
-pub(super) trait FromNode: Sized {
+pub(super) trait FromNode: Sized + std::fmt::Debug {
     /// What may be written, for messages and documentation.
     fn what() -> String;
 
@@ -48,6 +48,11 @@ pub(super) trait FromNode: Sized {
     /// The value of a setting that is not there and has no default.
     fn absent() -> Option<Self> {
         None
+    }
+
+    /// Adds what is set: the setting's path and its value, secrets redacted.
+    fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+        out.push((path.to_owned(), format!("{self:?}")));
     }
 
     /// Adds the documentation of the settings inside, if it is a group.
@@ -187,6 +192,11 @@ macro_rules! settings {
                 Some(group)
             }
 
+            fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+                $( $crate::config::define::FromNode::list(
+                    &self.$field, &$crate::config::define::below(path, stringify!($field)), out); )+
+            }
+
             fn document(path: &str, out: &mut Vec<$crate::config::define::Group>) {
                 use $crate::config::define::{Group, Setting, join_doc};
                 out.push(Group {
@@ -244,6 +254,10 @@ macro_rules! choices {
             fn read(node: &$crate::config::tree::Node, reader: &mut $crate::config::define::Reader) -> Option<Self> {
                 const PLANNED: &[$crate::config::define::Planned] = &[$($(($later, $instead),)+)?];
                 $crate::config::define::read_choice(node, Self::WORDS, PLANNED, Self::of_word, reader)
+            }
+
+            fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+                out.push((path.to_owned(), self.word().to_owned()));
             }
         }
     };

@@ -25,7 +25,7 @@ pub use database::{CommitMode, Database, Pool, PoolMode, Shard};
 pub use define::{Group, Setting, SettingDefault};
 pub use docs::{groups, markdown};
 pub use secret::Secret;
-pub use settings::{Address, ClientTls, ClientTlsMode, Config, Limits, User};
+pub use settings::{Address, CONSOLE, ClientTls, ClientTlsMode, Config, Limits, User};
 pub use sharding::{
     HashPlacement, KeyColumn, ListPart, PerShard, Placement, RangePart, ShardedTable, Sharding, TableName,
 };
@@ -74,6 +74,13 @@ pub fn problems(text: &str, name: &str) -> std::result::Result<Config, Vec<Error
             Err(problems.iter().map(|problem| problem.error(name, text)).collect())
         }
     }
+}
+
+/// Every setting that has a value, by its path, with secrets redacted.
+pub fn list(config: &Config) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    config.list("", &mut out);
+    out
 }
 
 #[cfg(test)]

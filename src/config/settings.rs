@@ -17,6 +17,10 @@ settings! {
         listen: Vec<Address> = "127.0.0.1:6432",
         /// Where metrics and health are served over HTTP; nowhere unless set.
         admin: Option<Address> = absent,
+        /// Users who may do everything in the console (`psql -d pgweir`, or `-d pgbouncer` for tools that say so).
+        admin_users: Vec<String> = absent,
+        /// Users who may look at the console's SHOW commands and change nothing.
+        stats_users: Vec<String> = absent,
         /// Worker threads; one per core unless set.
         workers: Option<u32> = absent,
         /// Encryption between clients and the proxy.
@@ -126,6 +130,9 @@ impl fmt::Display for Address {
 }
 
 impl FromNode for Address {
+    fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+        out.push((path.to_owned(), self.to_string()));
+    }
     fn what() -> String {
         "`host:port`".to_owned()
     }
@@ -156,11 +163,34 @@ fn check_config(config: &Config, node: &Node, reader: &mut Reader) -> bool {
         let hint = "add `shop: {primary: \"postgres://app@10.0.0.1/shop\"}`";
         reader.problem::<()>(at("databases"), "`databases` names no database", hint);
     }
+    check_console(config, node, reader);
     if config.limits.max_clients == 0 {
         let at = node.get("limits").and_then(|limits| limits.get("max_clients")).map_or(node.at, |node| node.at);
         reader.problem::<()>(at, "`limits.max_clients` is 0, so that nobody could connect", "write 1 or more");
     }
     reader.problems.len() == before
+}
+
+/// Databases that are the console when somebody may use it.
+pub const CONSOLE: [&str; 2] = ["pgweir", "pgbouncer"];
+
+fn check_console(config: &Config, node: &Node, reader: &mut Reader) {
+    let groups = [("admin_users", &config.admin_users), ("stats_users", &config.stats_users)];
+    for (setting, names) in groups {
+        let at = node.get(setting).map_or(node.at, |node| node.at);
+        for name in names.iter().filter(|name| !config.users.contains_key(*name)) {
+            let what = format!("`{setting}` names `{name}`, who is no user");
+            reader.problem::<()>(at, what, format!("add `{name}: {{password: ...}}` to `users`"));
+        }
+    }
+    if groups.iter().all(|(_, names)| names.is_empty()) {
+        return;
+    }
+    for name in CONSOLE.iter().filter(|name| config.databases.contains_key(**name)) {
+        let at = node.get("databases").and_then(|all| all.entry(name)).map_or(node.at, |(key, _)| key.at);
+        let what = format!("the database `{name}` would hide the console");
+        reader.problem::<()>(at, what, "give it another name here; its server's URL says the real one");
+    }
 }
 
 fn check_tls(tls: &ClientTls, node: &Node, reader: &mut Reader) -> bool {

@@ -201,6 +201,9 @@ impl fmt::Display for TableName {
 }
 
 impl FromKey for TableName {
+    fn shown(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
     fn from_key(text: &str) -> Result<Self, String> {
         Self::parse(text)
     }

@@ -17,6 +17,9 @@ impl FromNode for String {
         }
         Some(text.to_owned())
     }
+    fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+        out.push((path.to_owned(), self.clone()));
+    }
 }
 
 impl FromNode for bool {
@@ -95,6 +98,9 @@ impl FromNode for ByteSize {
             None => bad_value(node, text, &Self::what(), reader),
         }
     }
+    fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+        out.push((path.to_owned(), format!("{}B", self.0)));
+    }
 }
 
 impl<T: FromNode> FromNode for Option<T> {
@@ -106,6 +112,11 @@ impl<T: FromNode> FromNode for Option<T> {
     }
     fn absent() -> Option<Self> {
         Some(None)
+    }
+    fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+        if let Some(value) = self {
+            value.list(path, out);
+        }
     }
     fn document(path: &str, out: &mut Vec<Group>) {
         T::document(path, out);
@@ -132,18 +143,29 @@ impl<T: FromNode> FromNode for Vec<T> {
     fn absent() -> Option<Self> {
         Some(Vec::new())
     }
+    fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+        for (at, item) in self.iter().enumerate() {
+            item.list(&format!("{path}[{at}]"), out);
+        }
+    }
     fn document(path: &str, out: &mut Vec<Group>) {
         T::document(&format!("{path}[]"), out);
     }
 }
 
 /// A mapping's key that is not fixed: a user's, a database's or a table's name.
-pub(super) trait FromKey: Sized + Ord {
+pub(super) trait FromKey: Sized + Ord + std::fmt::Debug {
+    /// The name as it is written.
+    fn shown(&self) -> String;
+
     /// Reads it, or says what is wrong.
     fn from_key(text: &str) -> Result<Self, String>;
 }
 
 impl FromKey for String {
+    fn shown(&self) -> String {
+        self.clone()
+    }
     fn from_key(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains('\0') { Err("a name is empty".to_owned()) } else { Ok(text.to_owned()) }
     }
@@ -179,6 +201,11 @@ impl<K: FromKey, T: FromNode> FromNode for BTreeMap<K, T> {
     }
     fn absent() -> Option<Self> {
         Some(BTreeMap::new())
+    }
+    fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
+        for (name, value) in self {
+            value.list(&format!("{path}.{}", name.shown()), out);
+        }
     }
     fn document(path: &str, out: &mut Vec<Group>) {
         T::document(&format!("{path}.<name>"), out);

@@ -1,6 +1,7 @@
 //! One socket, with or without TLS, read and written by polling.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -44,6 +45,15 @@ impl Stream {
         }
     }
 
+    /// The addresses of both ends.
+    pub fn ends(&self) -> Ends {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        };
+        Ends { peer: tcp.peer_addr().ok(), local: tcp.local_addr().ok() }
+    }
+
     /// Whether the bytes are encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
@@ -57,6 +67,15 @@ impl Stream {
             tls @ Self::Tls(_) => Ok(tls),
         }
     }
+}
+
+/// The addresses of a socket; none where it has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The other end.
+    pub peer: Option<SocketAddr>,
+    /// This end.
+    pub local: Option<SocketAddr>,
 }
 
 /// Sets what every socket of ours has: no Nagle delay, and keepalive so that a peer that vanished is noticed.

@@ -22,10 +22,12 @@ use crate::net::connect::{ConnectError, Link, ServerTarget, connect};
 use crate::wire::message::Failure;
 
 pub mod reset;
+pub mod roll;
 pub mod server;
 pub mod settings;
 pub mod statements;
 
+use roll::Roll;
 use server::{CancelTarget, ServerConn, ServerState};
 use settings::{Interner, Reported, Settings};
 use statements::Prepared;
@@ -66,6 +68,7 @@ pub struct Pool {
     options: PoolOptions,
     state: Mutex<State>,
     checkouts: AtomicU64,
+    roll: Roll,
 }
 
 /// Values shared by reference.
@@ -124,10 +127,14 @@ pub enum Taken {
 pub struct PoolCounts {
     /// Open connections.
     pub open: usize,
+    /// Of these, still logging in.
+    pub opening: usize,
     /// Of these, idle.
     pub idle: usize,
     /// Clients in the queue.
     pub waiting: usize,
+    /// How long the first of them has waited.
+    pub longest_wait: Duration,
     /// Checkouts since the start.
     pub checkouts: u64,
 }
@@ -147,6 +154,7 @@ impl Pool {
             options,
             state: Mutex::new(state),
             checkouts: AtomicU64::new(0),
+            roll: Roll::default(),
         })
     }
 
@@ -157,7 +165,7 @@ impl Pool {
             let mut state = lock(&self.state);
             let Some(mut conn) = state.pop_idle(home) else { return Taken::Later(self.enqueue(&mut state, home)) };
             drop(state);
-            if conn.is_quiet() {
+            if conn.is_quiet() && !self.roll.is_outdated(&conn) {
                 match self.bring_home(conn, home) {
                     Some(conn) => return Taken::Now(conn),
                     None => continue,
@@ -202,6 +210,7 @@ impl Pool {
     }
 
     async fn open(self: Arc<Self>, home: usize) {
+        let epoch = self.roll.epoch();
         let result = connect(&self.target).await;
         let failed = result.is_err();
         {
@@ -213,7 +222,7 @@ impl Pool {
             }
         }
         if let Ok(link) = result {
-            self.release(self.adopt(link, home));
+            self.release(self.adopt(link, home, epoch));
         }
         if failed {
             tokio::time::sleep(RETRY_AFTER).await;
@@ -221,7 +230,9 @@ impl Pool {
         }
     }
 
-    fn adopt(&self, link: Link, home: usize) -> Box<ServerConn> {
+    fn adopt(&self, link: Link, home: usize, epoch: u64) -> Box<ServerConn> {
+        let cancel = Arc::new(CancelTarget::new(self.target.clone(), &link, epoch));
+        self.roll.enter(&cancel);
         let mut reported = link.parameters;
         reported.sort();
         reported.dedup_by(|a, b| a.0 == b.0);
@@ -235,7 +246,7 @@ impl Pool {
                 prepared: Prepared::new(self.options.statements),
                 unnamed: (0, 0),
             },
-            cancel: Arc::new(CancelTarget::new(self.target.clone(), link.pid, link.secret)),
+            cancel,
             opened: now,
             released: now,
         })
@@ -261,7 +272,7 @@ impl Pool {
     pub fn release(self: &Arc<Self>, mut conn: Box<ServerConn>) {
         let now = Instant::now();
         conn.released = now;
-        if now.duration_since(conn.opened) > self.options.lifetime {
+        if now.duration_since(conn.opened) > self.options.lifetime || self.roll.is_outdated(&conn) {
             return self.discard(conn);
         }
         let mut state = lock(&self.state);
@@ -316,6 +327,7 @@ impl Pool {
                 dead.extend(idle.extract_if(.., |conn| {
                     conn.released.elapsed() > self.options.idle_timeout
                         || conn.opened.elapsed() > self.options.lifetime
+                        || self.roll.is_outdated(conn)
                         || !conn.is_quiet()
                 }));
             }
@@ -342,6 +354,8 @@ impl Pool {
         let state = lock(&self.state);
         PoolCounts {
             open: state.open,
+            opening: state.opening,
+            longest_wait: state.waiters.front().map(|waiter| waiter.since.elapsed()).unwrap_or_default(),
             idle: state.idle.iter().map(Vec::len).sum(),
             waiting: state.waiters.len(),
             checkouts: self.checkouts.load(Ordering::Relaxed),

@@ -1,14 +1,14 @@
 //! One server connection and all that is known of its state.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::net::connect::{ConnectError, ServerTarget, cancel};
-use crate::net::stream::Stream;
+use crate::net::connect::{ConnectError, Link, ServerTarget, cancel};
+use crate::net::stream::{Ends, Stream};
 use crate::pool::settings::{Reported, Settings};
 use crate::pool::statements::Prepared;
 
@@ -54,16 +54,36 @@ impl ServerConn {
 #[derive(Debug)]
 pub struct CancelTarget {
     server: Arc<ServerTarget>,
-    pid: u32,
+    /// Its number, unique in this process.
+    pub id: u64,
+    /// The server's process.
+    pub pid: u32,
     secret: Vec<u8>,
+    /// Both ends of the socket, and whether it is encrypted.
+    pub ends: (Ends, bool),
+    /// When it was opened.
+    pub since: SystemTime,
+    /// Which of its pool's times it belongs to.
+    pub epoch: u64,
     under_way: AtomicUsize,
     delivered: Notify,
 }
 
 impl CancelTarget {
-    /// The process `pid` of `server`.
-    pub fn new(server: Arc<ServerTarget>, pid: u32, secret: Vec<u8>) -> Self {
-        Self { server, pid, secret, under_way: AtomicUsize::new(0), delivered: Notify::new() }
+    /// The process of `server` at the other end of `link`.
+    pub fn new(server: Arc<ServerTarget>, link: &Link, epoch: u64) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            server,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            pid: link.pid,
+            secret: link.secret.clone(),
+            ends: (link.stream.ends(), link.stream.is_tls()),
+            since: SystemTime::now(),
+            epoch,
+            under_way: AtomicUsize::new(0),
+            delivered: Notify::new(),
+        }
     }
 
     /// Announces a cancel request. Call it where the connection is known to be in use; it then is not

@@ -9,6 +9,7 @@ use ring::rand::SecureRandom;
 
 use crate::net::scram::equal;
 use crate::pool::server::CancelTarget;
+use crate::proxy::about::{About, Activity};
 
 /// One connected client, as others see it.
 #[derive(Debug)]
@@ -19,6 +20,10 @@ pub struct Client {
     pub pid: u32,
     /// The secret it was told.
     pub secret: [u8; 4],
+    /// Who it is and where it came from.
+    pub about: About,
+    /// What it is doing.
+    pub activity: Activity,
     serving: Mutex<Option<Arc<CancelTarget>>>,
     waker: Mutex<Option<Waker>>,
 }
@@ -42,6 +47,19 @@ impl Client {
         *lock(&self.serving) = target;
     }
 
+    /// The server connection that works for it.
+    pub fn served_by(&self) -> Option<Arc<CancelTarget>> {
+        lock(&self.serving).clone()
+    }
+
+    /// Ends its session: it notices when its task runs next, which is now.
+    pub fn kill(&self) {
+        self.activity.kill();
+        if let Some(waker) = &*lock(&self.waker) {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Remembers how to wake the client's task.
     pub fn wake_by(&self, waker: &Waker) {
         *lock(&self.waker) = Some(waker.clone());
@@ -57,7 +75,7 @@ impl Clients {
     }
 
     /// Registers an authenticated client under a random process id and secret.
-    pub fn register(&self) -> Option<Arc<Client>> {
+    pub fn register(&self, about: About) -> Option<Arc<Client>> {
         let random = ring::rand::SystemRandom::new();
         let mut by_pid = lock(&self.by_pid);
         loop {
@@ -70,10 +88,19 @@ impl Clients {
                 continue;
             }
             let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-            let client = Arc::new(Client { id, pid, secret, serving: Mutex::default(), waker: Mutex::default() });
+            let (serving, waker) = (Mutex::default(), Mutex::default());
+            let client = Client { id, pid, secret, about, activity: Activity::default(), serving, waker };
+            let client = Arc::new(client);
             by_pid.insert(pid, client.clone());
             return Some(client);
         }
+    }
+
+    /// All that are logged in, by their number.
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        let mut all: Vec<_> = lock(&self.by_pid).values().cloned().collect();
+        all.sort_by_key(|client| client.id);
+        all
     }
 
     /// Forgets a client.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Database {
     workers: usize,
     /// What its clients share when its tables lie on shards.
     pub sharded: Option<Arc<Shared>>,
+    /// New clients are turned away (DISABLE).
+    pub disabled: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -58,6 +61,7 @@ impl Database {
             functions: FunctionWatch::default(),
             interned,
             workers,
+            disabled: AtomicBool::new(false),
             sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
         };
         for (shard, url) in settings.servers() {
@@ -79,6 +83,13 @@ impl Database {
         let pool = Pool::new(self.target(url, &role, password)?, self.options(), self.interned.clone());
         pools.insert((server, role), pool.clone());
         Ok(pool)
+    }
+
+    /// All pools there are, each with the number of its server.
+    pub fn numbered_pools(&self) -> Vec<(usize, Arc<Pool>)> {
+        let mut all: Vec<_> = lock(&self.pools).iter().map(|((server, _), pool)| (*server, pool.clone())).collect();
+        all.sort_by(|a, b| (a.0, &a.1.target.user).cmp(&(b.0, &b.1.target.user)));
+        all
     }
 
     /// All pools there are.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use ring::hmac;
 use tokio::net::TcpStream;
@@ -17,6 +18,8 @@ use crate::net::dialogue::Dialogue;
 use crate::net::scram::Verifier;
 use crate::pool::settings::{Reported, Settings, Value, normalize};
 use crate::pool::{Interned, Pool, Taken};
+use crate::proxy::about::About;
+use crate::proxy::admin;
 use crate::proxy::clients::{Client, Clients, Seat};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::database::Database;
@@ -113,6 +116,7 @@ impl House {
         match outcome {
             Ok(Ok(Some(Guest::Plain(session)))) => session.run().await,
             Ok(Ok(Some(Guest::Sharded(session)))) => Box::pin(session.run()).await,
+            Ok(Ok(Some(Guest::Console(console)))) => Box::pin(console.run()).await,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a client left during login"),
             Err(_) => tracing::debug!("a client took too long to log in"),
@@ -130,8 +134,14 @@ impl House {
         };
         let outcome = self.admit(&mut dialogue, &startup, home).await?;
         match outcome {
-            Ok((access, settings, greeting)) => {
+            Ok(Admitted::Session(access, settings, greeting)) => {
                 self.welcome(dialogue, &startup, access, (settings, greeting), seat).await.map(Some)
+            }
+            Ok(Admitted::Console(rights)) => {
+                let guard = self.register(&dialogue, &startup)?;
+                greet(&mut dialogue, &admin::greeting(), &guard).await?;
+                let guest = admin::Guest { dialogue, rights, guard, seat };
+                Ok(Some(Guest::Console(Box::new(admin::Console::new(self, guest)))))
             }
             Err(failure) => {
                 tracing::info!(user = startup.user, database = startup.database, reason = failure.message, "refused");
@@ -170,10 +180,17 @@ impl House {
             let failure = Failure::fatal("0A000", "replication connections are not supported");
             return Ok(Err(failure.hint("connect to the server itself")));
         }
+        if let Some(rights) = admin::rights(&self.config, &startup.user, &startup.database) {
+            return Ok(Ok(Admitted::Console(rights)));
+        }
         let Some(database) = self.databases.get(&startup.database) else {
             let message = format!("database \"{}\" does not exist", startup.database);
             return Ok(Err(Failure::fatal("3D000", message).hint("add it to `databases` in pgweir.yaml")));
         };
+        if database.disabled.load(Ordering::Relaxed) {
+            let message = format!("database \"{}\" is disabled", startup.database);
+            return Ok(Err(Failure::fatal("57P03", message).hint("ENABLE it in the console")));
+        }
         let password = user.and_then(|user| user.password.as_deref());
         let pool = match database.pool(0, &startup.user, password) {
             Ok(pool) => pool,
@@ -192,7 +209,7 @@ impl House {
             },
         };
         let access = Access { database: database.clone(), pool, home, user: startup.user.clone() };
-        Ok(Ok((access, settings, greeting)))
+        Ok(Ok(Admitted::Session(access, settings, greeting)))
     }
 
     /// Opens a session with these settings on a server, to see that they are valid and what it reports.
@@ -233,15 +250,8 @@ impl House {
         (settings, greeting): (Arc<Settings>, Arc<Reported>),
         seat: Seat,
     ) -> io::Result<Guest> {
-        let client = self.clients.register().ok_or(io::ErrorKind::Other)?;
-        let guard = Registered { clients: self.clients.clone(), client };
-        let mut out = Vec::new();
-        for (name, value) in greeting.iter() {
-            message::parameter_status(&mut out, name, value);
-        }
-        message::backend_key_data(&mut out, guard.client.pid, &guard.client.secret);
-        message::ready(&mut out, b'I');
-        dialogue.send(&out).await?;
+        let guard = self.register(&dialogue, startup)?;
+        greet(&mut dialogue, &greeting, &guard).await?;
         tracing::debug!(user = startup.user, database = startup.database, client = guard.client.id, "connected");
         let limit = usize::try_from(self.config.limits.max_message.0).unwrap_or(usize::MAX);
         if let Some(shared) = access.database.sharded.clone() {
@@ -264,6 +274,20 @@ impl House {
         Ok(Guest::Plain(Box::new(Session::new(dialogue, talk, access, guard, seat))))
     }
 
+    fn register(&self, dialogue: &Dialogue, startup: &Startup) -> io::Result<Registered> {
+        let application = startup.settings.iter().rfind(|(name, _)| name.eq_ignore_ascii_case("application_name"));
+        let about = About {
+            user: startup.user.as_str().into(),
+            database: startup.database.as_str().into(),
+            application: application.map(|(_, value)| value.as_str().into()).unwrap_or_default(),
+            ends: dialogue.stream.ends(),
+            tls: dialogue.stream.is_tls(),
+            since: SystemTime::now(),
+        };
+        let client = self.clients.register(about).ok_or(io::ErrorKind::Other)?;
+        Ok(Registered { clients: self.clients.clone(), client })
+    }
+
     async fn cancel(&self, pid: u32, secret: &[u8]) {
         // Whoever asks with a wrong key learns nothing from the answer: there is none.
         let Some(target) = self.clients.cancel_target(pid, secret) else { return };
@@ -277,9 +301,14 @@ impl House {
 enum Guest {
     Plain(Box<Session>),
     Sharded(Box<ShardedSession>),
+    Console(Box<admin::Console>),
 }
 
-type Admitted = (Access, Arc<Settings>, Arc<Reported>);
+/// A client that may come in, and to what.
+enum Admitted {
+    Session(Access, Arc<Settings>, Arc<Reported>),
+    Console(admin::Rights),
+}
 
 /// A registered client; unregisters itself.
 #[derive(Debug)]
@@ -315,6 +344,17 @@ fn user(name: &str, secret: String) -> Result<User> {
         return Err(bad());
     }
     Ok(User { verifier: Verifier::of_password(&secret).ok_or_else(bad)?, password: Some(secret) })
+}
+
+/// Says what a server says when a login is done.
+async fn greet(dialogue: &mut Dialogue, greeting: &Reported, guard: &Registered) -> io::Result<()> {
+    let mut out = Vec::new();
+    for (name, value) in greeting {
+        message::parameter_status(&mut out, name, value);
+    }
+    message::backend_key_data(&mut out, guard.client.pid, &guard.client.secret);
+    message::ready(&mut out, b'I');
+    dialogue.send(&out).await
 }
 
 async fn tell(dialogue: &mut Dialogue, failure: &Failure) -> io::Result<()> {

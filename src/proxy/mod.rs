@@ -7,11 +7,14 @@
 //!   conversation   what the bytes mean, without I/O: from_client, from_server, expect
 //!   analyzer       what a statement does to its session, once per template
 //! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
+//! admin    the console: `psql -d pgweir`
 //! ```
 //!
 //! A session holds no buffer while it is idle: bytes are read into memory of the worker thread and are
 //! written on from there; only what could not be written, or is half a frame, stays with the session.
 
+pub mod about;
+pub mod admin;
 pub mod analyzer;
 pub mod care;
 pub mod clients;

@@ -212,6 +212,9 @@ impl Session {
             moved |= self.read_server(cx, scratch)?;
             moved |= self.settle();
             if !moved {
+                if self.guard.client.activity.is_killed() {
+                    return Err(End::Failed(Failure::fatal("57P01", "terminated by the administrator")));
+                }
                 let resting = self.serving.is_none() && self.ticket.is_none() && self.stash.is_empty();
                 if resting && self.guard.clients().is_stopping() {
                     return Err(End::Failed(Failure::fatal("57P01", "the proxy is shutting down")));

@@ -87,6 +87,13 @@ pub fn warning(out: &mut Vec<u8>, code: &str, text: &str) {
     encode(out, &NoticeResponse::new(fields));
 }
 
+/// Appends a NoticeResponse with severity NOTICE.
+pub fn notice(out: &mut Vec<u8>, text: &str, detail: &str) {
+    let fields = [(b'S', "NOTICE"), (b'V', "NOTICE"), (b'C', "00000"), (b'M', text), (b'D', detail)];
+    let fields = fields.into_iter().map(|(field, value)| (field, value.to_owned())).collect();
+    encode(out, &NoticeResponse::new(fields));
+}
+
 /// Appends ParameterStatus.
 pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
     encode(out, &ParameterStatus::new(name.to_owned(), value.to_owned()));

@@ -146,7 +146,22 @@ impl ShardedSession {
 
     /// Serves the client until it leaves. Whatever is open then is rolled back.
     pub async fn run(mut self) {
-        let end = self.talk().await;
+        let client = self.guard.client.clone();
+        let end = {
+            let mut talk = std::pin::pin!(self.talk());
+            let mut waked = false;
+            poll_fn(|cx| {
+                if !std::mem::replace(&mut waked, true) {
+                    client.wake_by(cx.waker());
+                }
+                if client.activity.is_killed() {
+                    let failure = Failure::fatal("57P01", "terminated by the administrator");
+                    return Poll::Ready(Err(Trouble::Fatal(failure)));
+                }
+                talk.as_mut().poll(cx)
+            })
+            .await
+        };
         self.guard.client.serve(None);
         for link in self.links.iter_mut().filter_map(Option::take) {
             // Outside a transaction a link was given back already; what is left has something open.

@@ -1,5 +1,6 @@
 //! `pgweir proxy` over the wire, with real PostgreSQL behind it.
 
+mod admin;
 mod copy;
 mod extended;
 mod hostile;

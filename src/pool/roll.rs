@@ -1,0 +1,70 @@
+//! Which connections a pool has, for those who ask: the console, RECONNECT, KILL.
+//!
+//! Nothing here costs a connection more when it is lent or taken back than a comparison of two numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::pool::server::{CancelTarget, ServerConn};
+use crate::pool::{Pool, lock};
+
+/// The connections by their cancel keys, which live as long as they do.
+#[derive(Debug, Default)]
+pub(super) struct Roll {
+    all: Mutex<Vec<Weak<CancelTarget>>>,
+    /// Connections that were opened in an earlier epoch are closed when they are given back.
+    epoch: AtomicU64,
+}
+
+/// One open connection.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The connection, as those know it who may cancel what it does.
+    pub target: Arc<CancelTarget>,
+    /// It waits in the pool.
+    pub idle: bool,
+    /// It will be closed when it is given back.
+    pub outdated: bool,
+}
+
+impl Roll {
+    /// The epoch of connections that are begun now.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Notes a new connection; forgets those that are gone.
+    pub fn enter(&self, target: &Arc<CancelTarget>) {
+        let mut all = lock(&self.all);
+        all.retain(|target| target.strong_count() > 0);
+        all.push(Arc::downgrade(target));
+    }
+
+    /// Whether the connection is to be closed as soon as nobody uses it.
+    pub fn is_outdated(&self, conn: &ServerConn) -> bool {
+        conn.cancel.epoch != self.epoch()
+    }
+}
+
+impl Pool {
+    /// Closes every connection as soon as nobody uses it; new ones may be opened meanwhile.
+    pub fn reconnect(&self) {
+        self.roll.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The connections that are open.
+    pub fn members(&self) -> Vec<Member> {
+        let idle: Vec<_> = {
+            let state = lock(&self.state);
+            state.idle.iter().flatten().map(|conn| Arc::as_ptr(&conn.cancel)).collect()
+        };
+        let epoch = self.roll.epoch();
+        let all: Vec<_> = lock(&self.roll.all).iter().filter_map(Weak::upgrade).collect();
+        let member = |target: Arc<CancelTarget>| Member {
+            idle: idle.contains(&Arc::as_ptr(&target)),
+            outdated: target.epoch != epoch,
+            target,
+        };
+        all.into_iter().map(member).collect()
+    }
+}

@@ -1,0 +1,74 @@
+//! A client as the console and the metrics show it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::net::stream::Ends;
+
+/// Who a client is and where it came from.
+#[derive(Debug)]
+pub struct About {
+    /// The user.
+    pub user: Box<str>,
+    /// The database it asked for.
+    pub database: Box<str>,
+    /// Its `application_name` at startup.
+    pub application: Box<str>,
+    /// Both ends of its socket.
+    pub ends: Ends,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// When it logged in.
+    pub since: SystemTime,
+}
+
+/// What a client is doing. Written by its own task alone, but for the order to leave.
+#[derive(Debug, Default)]
+pub struct Activity {
+    /// When its last request came, and since when it waits for a server connection (0: it does not), in microseconds of [`clock`].
+    request: AtomicU64,
+    waiting: AtomicU64,
+    killed: AtomicBool,
+}
+
+impl Activity {
+    /// Notes a request.
+    pub fn requested(&self, at: u64) {
+        self.request.store(at, Ordering::Relaxed);
+    }
+
+    /// Notes that it waits for a server connection since then; 0 when it does no more.
+    pub fn waits(&self, since: u64) {
+        self.waiting.store(since, Ordering::Relaxed);
+    }
+
+    /// When its last request came, if there was one.
+    pub fn last_request(&self) -> Option<SystemTime> {
+        let at = self.request.load(Ordering::Relaxed);
+        (at > 0).then(|| SystemTime::now() - Duration::from_micros(clock().saturating_sub(at)))
+    }
+
+    /// How long it has been waiting, if it is.
+    pub fn wait(&self) -> Option<Duration> {
+        let since = self.waiting.load(Ordering::Relaxed);
+        (since > 0).then(|| Duration::from_micros(clock().saturating_sub(since)))
+    }
+
+    /// Orders it to leave.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was ordered to leave.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+}
+
+/// Microseconds since the process asked first, and never 0.
+pub fn clock() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX) + 1
+}

@@ -1,0 +1,240 @@
+//! The console: psql and raw messages, who may come in and what it does.
+
+use std::process::Command;
+
+use pgweir::db::local::{Auth, Cluster, Options};
+
+use super::raw::{Raw, bind, execute, field, frame, parse, query, statement, sync};
+use crate::support::Proxy;
+
+struct Stage {
+    proxy: Proxy,
+    _cluster: Cluster,
+}
+
+impl Stage {
+    fn new(more: &str) -> Self {
+        let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
+        let config = format!(
+            "users: {{admin: {{password: a-secret}}, watcher: {{password: w-secret}}, app: {{password: secret}}}}\n\
+             admin_users: [admin]\nstats_users: [watcher]\n{more}\ndatabases:\n  app:\n    \
+             primary: \"postgres://postgres:postgres@127.0.0.1:{}/postgres?sslmode=disable\"\n    \
+             pool: {{size: 4, wait_timeout: 20s}}\n",
+            cluster.port()
+        );
+        Self { proxy: Proxy::start(&config), _cluster: cluster }
+    }
+
+    fn client(&self) -> Raw {
+        Raw::login(self.proxy.port(), "app", "secret", "app", &[("application_name", "billing")])
+    }
+
+    fn admin(&self) -> Raw {
+        Raw::login(self.proxy.port(), "admin", "a-secret", "pgweir", &[])
+    }
+
+    /// What psql prints for one command, unaligned; the names of the columns first.
+    fn psql(&self, user: &str, password: &str, command: &str) -> (bool, String) {
+        let url = format!("postgres://{user}:{password}@127.0.0.1:{}/pgbouncer?sslmode=disable", self.proxy.port());
+        let out = Command::new("psql").args(["-X", "-A", "-w", "-c", command, &url]).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    }
+}
+
+/// The values of a SHOW, by column and row.
+struct Shown(Vec<Vec<String>>);
+
+impl Shown {
+    fn of(text: &str) -> Self {
+        let lines = text.lines().filter(|line| line.contains('|'));
+        Self(lines.map(|line| line.split('|').map(str::to_owned).collect()).collect())
+    }
+
+    /// The value in `column` of the first row that holds `key`.
+    fn get(&self, key: &str, column: &str) -> String {
+        let at = self.0[0].iter().position(|name| name == column).unwrap_or_else(|| panic!("no {column}"));
+        let row = self.0[1..].iter().find(|row| row.iter().any(|value| value == key));
+        row.unwrap_or_else(|| panic!("no {key} in {:?}", self.0))[at].clone()
+    }
+}
+
+fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !is() {
+        assert!(started.elapsed().as_secs() < 20, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn psql_shows_what_the_house_holds() {
+    let stage = Stage::new("");
+    let mut client = stage.client();
+    client.query("begin");
+    let shown = |what: &str| {
+        let (ok, text) = stage.psql("watcher", "w-secret", what);
+        assert!(ok, "{text}");
+        Shown::of(&text)
+    };
+    let pools = shown("SHOW POOLS");
+    assert_eq!([pools.get("app", "cl_active"), pools.get("app", "sv_active")], ["1", "1"]);
+    assert_eq!([pools.get("app", "user"), pools.get("app", "pool_mode")], ["postgres", "transaction"]);
+    let clients = shown("show clients; -- all of them");
+    assert_eq!([clients.get("app", "state"), clients.get("app", "application_name")], ["active", "billing"]);
+    assert_eq!(clients.get("watcher", "database"), "pgbouncer");
+    let servers = shown("/* and */ Show Servers");
+    assert_eq!(servers.get("app", "link"), clients.get("app", "ptr"));
+    assert_eq!(servers.get("app", "ptr"), clients.get("app", "link"));
+    let pid = client.value("select pg_backend_pid()");
+    assert_eq!(servers.get("app", "remote_pid"), pid);
+    client.query("commit");
+    assert_eq!(shown("show clients").get("app", "state"), "idle");
+    assert_eq!(shown("show databases").get("app", "pool_size"), "4");
+    assert_eq!(shown("show lists").get("databases", "items"), "1");
+    assert_eq!(shown("show users").get("admin", "console"), "admin");
+    assert_eq!(shown("show state").get("active", "value"), "yes");
+    let config = stage.psql("watcher", "w-secret", "show config").1;
+    assert!(config.contains("databases.app.pool.size|4|20") && !config.contains("secret"), "{config}");
+    for what in ["sockets", "active_sockets", "mem", "dns_hosts", "dns_zones", "peers", "version", "users"] {
+        let (ok, text) = stage.psql("watcher", "w-secret", &format!("show {what}"));
+        assert!(ok && text.contains("row"), "{what}: {text}");
+    }
+    let (ok, text) = stage.psql("admin", "a-secret", "show help");
+    assert!(ok && text.contains("NOTICE:  Console usage") && text.contains("KILL_CLIENT"), "{text}");
+}
+
+#[test]
+fn only_those_who_are_named_come_in() {
+    let stage = Stage::new("");
+    let refused = |user: &str, password: &str, database: &str| {
+        let error = Raw::try_login(stage.proxy.port(), user, password, database, &[]).err().unwrap();
+        [field(&error, b'C'), field(&error, b'M')]
+    };
+    // As of any name that is not there, and not before the password was right.
+    let [code, message] = refused("app", "secret", "pgweir");
+    assert_eq!([code.as_str(), &message], ["3D000", "pgweir: database \"pgweir\" does not exist"]);
+    assert_eq!(refused("app", "secret", "nope")[0], "3D000");
+    assert_eq!(refused("admin", "wrong", "pgweir")[0], "28P01");
+    assert_eq!(refused("nobody", "wrong", "pgweir")[0], "28P01");
+}
+
+#[test]
+fn those_who_watch_change_nothing() {
+    let stage = Stage::new("");
+    let client = stage.client();
+    let mut watcher = Raw::login(stage.proxy.port(), "watcher", "w-secret", "pgweir", &[]);
+    for command in [
+        "kill app",
+        "kill",
+        "kill_client 1",
+        "pause",
+        "resume",
+        "reload",
+        "reconnect",
+        "disable app",
+        "enable app",
+        "suspend",
+        "shutdown",
+        "shutdown wait_for_clients",
+        "wait_close",
+        "set max_client_conn = 1",
+        "show version; kill app",
+    ] {
+        assert!(watcher.query(command).ends_with("E:42501 Z:I"), "{command}");
+        let both = [parse("", command), bind("", &[]), execute(), sync()];
+        if !command.contains(';') {
+            assert_eq!(watcher.talk(&both, 1), "1 2 E:42501 Z:I", "{command}");
+        }
+    }
+    let mut client = client;
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
+fn both_protocols_are_spoken() {
+    let stage = Stage::new("");
+    let mut admin = stage.admin();
+    let version = format!("D:pgweir_{}", env!("CARGO_PKG_VERSION"));
+    let shown = admin.query("show version").replace("pgweir ", "pgweir_");
+    assert!(shown.starts_with(&format!("T {version}")), "{shown}");
+    assert_eq!(admin.query(";"), "I Z:I");
+    assert_eq!(admin.query("select 1"), "E:42601 Z:I");
+    assert_eq!(admin.query("BEGIN"), "C:BEGIN Z:T");
+    assert_eq!(admin.query("COMMIT"), "C:COMMIT Z:I");
+    assert_eq!(admin.query("set extra_float_digits = 3"), "C:SET Z:I");
+    assert_eq!(admin.query("set pool_size = 3"), "E:0A000 Z:I");
+    let messages = [parse("s", "show lists"), statement(b'D', "s"), sync()];
+    assert_eq!(admin.talk(&messages, 1), "1 t T Z:I");
+    let rows = admin.talk(&[bind("s", &[]), execute(), sync()], 1);
+    assert!(rows.starts_with("2 D:databases,1 D:users,3 "), "{rows}");
+    // Numbers in binary, as drivers ask for that know the type.
+    let binary = frame(b'B', b"\0s\0\0\0\0\0\0\x01\0\x01");
+    admin.send(&[binary, execute(), sync()].concat());
+    let first = admin.until_ready(1).into_iter().find(|(tag, _)| *tag == b'D').unwrap().1;
+    assert!(first.ends_with(&[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1]), "{first:?}");
+    admin.send(&query("show nonsense"));
+    let (_, error) = admin.until_ready(1).remove(0);
+    assert!(field(&error, b'D').contains("SHOW ACTIVE_SOCKETS|CLIENTS"), "{}", field(&error, b'D'));
+}
+
+#[test]
+fn a_client_is_killed_by_its_number() {
+    let stage = Stage::new("");
+    let (mut idle, mut busy) = (stage.client(), stage.client());
+    busy.send(&query("select pg_sleep(60)"));
+    let mut admin = stage.admin();
+    let ids = |admin: &mut Raw| {
+        admin.send(&query("show clients"));
+        let rows = admin.until_ready(1).into_iter().filter(|(tag, _)| *tag == b'D');
+        let text: Vec<String> = rows.map(|row| super::raw::shown(&[row])).collect();
+        let of = |state: &str| {
+            let row = text.iter().find(|row| row.contains(&format!(",app,none,{state},")));
+            row.map(|row| row.rsplit(',').next().unwrap().to_owned())
+        };
+        (of("idle"), of("active"))
+    };
+    wait_until("one is idle, one is busy", || matches!(ids(&mut admin), (Some(_), Some(_))));
+    let (of_idle, of_busy) = ids(&mut admin);
+    for id in [of_idle.unwrap(), of_busy.unwrap()] {
+        assert_eq!(admin.query(&format!("kill_client {id}")), "C:KILL_CLIENT Z:I");
+    }
+    for client in [&mut idle, &mut busy] {
+        let (tag, body) = std::iter::from_fn(|| client.try_read()).find(|(tag, _)| *tag == b'E').unwrap();
+        assert_eq!((tag, field(&body, b'C').as_str()), (b'E', "57P01"));
+        assert_eq!(client.try_read(), None);
+    }
+    // What the busy one had asked for does not go on in the server.
+    let mut other = stage.client();
+    let running = "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
+    wait_until("its query is cancelled", || other.value(running) == "0");
+    assert_eq!(admin.query("kill_client 999999"), "E:22023 Z:I");
+}
+
+#[test]
+fn disabled_databases_turn_new_clients_away() {
+    let stage = Stage::new("");
+    let mut before = stage.client();
+    let mut admin = stage.admin();
+    assert_eq!(admin.query("disable app"), "C:DISABLE Z:I");
+    let error = Raw::try_login(stage.proxy.port(), "app", "secret", "app", &[]).err().unwrap();
+    assert_eq!(field(&error, b'C'), "57P03");
+    assert_eq!(before.value("select 1"), "1");
+    assert_eq!(admin.query("enable \"app\""), "C:ENABLE Z:I");
+    assert_eq!(stage.client().value("select 2"), "2");
+    assert_eq!(admin.query("disable nope"), "E:3D000 Z:I");
+}
+
+#[test]
+fn reconnect_replaces_server_connections_when_they_are_free() {
+    let stage = Stage::new("");
+    let (mut client, mut admin) = (stage.client(), stage.admin());
+    client.query("begin");
+    let pid = client.value("select pg_backend_pid()");
+    assert_eq!(admin.query("reconnect app"), "C:RECONNECT Z:I");
+    // The transaction keeps what it has; WAIT_CLOSE waits for it.
+    assert_eq!(client.value("select pg_backend_pid()"), pid);
+    admin.send(&query("wait_close app"));
+    client.query("commit");
+    assert_eq!(super::raw::shown(&admin.until_ready(1)), "C:WAIT_CLOSE Z:I");
+    assert_ne!(client.value("select pg_backend_pid()"), pid);
+}
