@@ -68,7 +68,7 @@ pub struct Pool {
     options: PoolOptions,
     state: Mutex<State>,
     checkouts: AtomicU64,
-    roll: Roll,
+    roll: Arc<Roll>,
 }
 
 /// Values shared by reference.
@@ -154,7 +154,7 @@ impl Pool {
             options,
             state: Mutex::new(state),
             checkouts: AtomicU64::new(0),
-            roll: Roll::default(),
+            roll: Arc::default(),
         })
     }
 
@@ -245,6 +245,7 @@ impl Pool {
                 settings: self.interned.settings.intern(Settings::new()),
                 prepared: Prepared::new(self.options.statements),
                 unnamed: (0, 0),
+                roll: self.roll.clone(),
             },
             cancel,
             opened: now,

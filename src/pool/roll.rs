@@ -10,7 +10,7 @@ use crate::pool::{Pool, lock};
 
 /// The connections by their cancel keys, which live as long as they do.
 #[derive(Debug, Default)]
-pub(super) struct Roll {
+pub struct Roll {
     all: Mutex<Vec<Weak<CancelTarget>>>,
     /// Connections that were opened in an earlier epoch are closed when they are given back.
     epoch: AtomicU64,
@@ -38,6 +38,13 @@ impl Roll {
         let mut all = lock(&self.all);
         all.retain(|target| target.strong_count() > 0);
         all.push(Arc::downgrade(target));
+    }
+
+    /// The process id that the client was told for whom the server's process `pid` works, or worked last.
+    pub fn client_of(&self, pid: u32) -> Option<u32> {
+        let all = lock(&self.all);
+        let found = all.iter().filter_map(Weak::upgrade).find(|target| target.pid == pid)?;
+        found.lent_to()
     }
 
     /// Whether the connection is to be closed as soon as nobody uses it.

@@ -1,7 +1,7 @@
 //! One server connection and all that is known of its state.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Instant, SystemTime};
 
@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::net::connect::{ConnectError, Link, ServerTarget, cancel};
 use crate::net::stream::{Ends, Stream};
+use crate::pool::roll::Roll;
 use crate::pool::settings::{Reported, Settings};
 use crate::pool::statements::Prepared;
 
@@ -40,6 +41,8 @@ pub struct ServerState {
     pub prepared: Prepared,
     /// Whose unnamed statement it holds: a client's number and its count of unnamed statements.
     pub unnamed: (u64, u64),
+    /// The connections of its pool.
+    pub roll: Arc<Roll>,
 }
 
 impl ServerConn {
@@ -65,6 +68,8 @@ pub struct CancelTarget {
     pub since: SystemTime,
     /// Which of its pool's times it belongs to.
     pub epoch: u64,
+    /// The process id that the client was told which has it, or had it last; 0 for nobody yet.
+    lent_to: AtomicU32,
     under_way: AtomicUsize,
     delivered: Notify,
 }
@@ -81,9 +86,20 @@ impl CancelTarget {
             ends: (link.stream.ends(), link.stream.is_tls()),
             since: SystemTime::now(),
             epoch,
+            lent_to: AtomicU32::new(0),
             under_way: AtomicUsize::new(0),
             delivered: Notify::new(),
         }
+    }
+
+    /// Notes who works with the connection from now on, by the process id it was told.
+    pub fn lend_to(&self, client: u32) {
+        self.lent_to.store(client, Ordering::Relaxed);
+    }
+
+    /// The process id that the client was told which has it, or had it last.
+    pub fn lent_to(&self) -> Option<u32> {
+        Some(self.lent_to.load(Ordering::Relaxed)).filter(|&client| client != 0)
     }
 
     /// Announces a cancel request. Call it where the connection is known to be in use; it then is not

@@ -44,6 +44,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Client {
     /// Notes which server connection works for this client, if any.
     pub fn serve(&self, target: Option<Arc<CancelTarget>>) {
+        if let Some(target) = &target {
+            target.lend_to(self.pid);
+        }
         *lock(&self.serving) = target;
     }
 

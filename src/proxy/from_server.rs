@@ -7,7 +7,7 @@ use crate::proxy::conversation::{Conversation, Passing};
 use crate::proxy::expect::Expect;
 use crate::wire::body::Reader;
 use crate::wire::frame::{self, HEADER_LEN, Header, MAX_BODY};
-use crate::wire::message::Failure;
+use crate::wire::message::{self, Failure};
 
 /// Longest message of a server that is held until it is whole.
 const MAX_HELD: usize = 64 * 1024;
@@ -17,6 +17,18 @@ const MAX_HELD: usize = 64 * 1024;
 enum Fate {
     Forward,
     Drop,
+}
+
+/// Passes a notification on. Clients compare its sender with the process ids that they were told, so the server's
+/// process becomes the client that it works for (or worked for last: it may have been lent again meanwhile).
+fn notification(body: &[u8], state: &ServerState, to_client: &mut Vec<u8>) -> Fate {
+    let Some((pid, rest)) = body.split_first_chunk() else { return Fate::Forward };
+    let Some(client) = state.roll.client_of(u32::from_be_bytes(*pid)) else { return Fate::Forward };
+    message::frame(to_client, b'A', |out| {
+        out.extend_from_slice(&client.to_be_bytes());
+        out.extend_from_slice(rest);
+    });
+    Fate::Drop
 }
 
 impl Conversation {
@@ -55,7 +67,7 @@ impl Conversation {
             };
             let Some(body) = held_body(header, rest)? else { break };
             // Words of our own may come with these, and go behind what was passed on so far.
-            if matches!(header.tag, b'Z' | b'E') {
+            if matches!(header.tag, b'Z' | b'E' | b'A') {
                 copy(run, at, to_client);
                 run = at;
             }
@@ -105,7 +117,8 @@ impl Conversation {
             }
             b'N' => Ok(fate),
             // Only a pinned client can have asked for it.
-            b'A' => Ok(if self.care >= crate::proxy::care::Care::Pin { Fate::Forward } else { Fate::Drop }),
+            b'A' if self.care >= crate::proxy::care::Care::Pin => Ok(notification(body, state, to_client)),
+            b'A' => Ok(Fate::Drop),
             tag => Err(unexpected(&format!("message type 0x{tag:02X}"))),
         }
     }

@@ -71,6 +71,20 @@ fn what_cannot_be_replayed_pins() {
 }
 
 #[test]
+fn a_notification_names_the_client_that_sent_it() {
+    let stage = Stage::new(2);
+    let (mut a, mut b) = (stage.client(), stage.client());
+    assert_eq!(a.query("listen news"), "C:LISTEN Z:I");
+    b.query("notify news, 'x'");
+    let (tag, body) = a.read();
+    assert_eq!((tag, body), (b'A', [&b.key.0.to_be_bytes()[..], b"news\0x\0"].concat()));
+    a.send(&super::raw::query("notify news, 'x'"));
+    let frames = a.until_ready(1);
+    let (_, body) = frames.iter().find(|(tag, _)| *tag == b'A').unwrap();
+    assert_eq!(*body, [&a.key.0.to_be_bytes()[..], b"news\0x\0"].concat());
+}
+
+#[test]
 fn listen_works_in_transaction_mode() {
     let stage = Stage::new(2);
     let (mut a, mut b) = (stage.client(), stage.client());
