@@ -25,7 +25,7 @@ pub use database::{CommitMode, Database, Pool, PoolMode, Shard};
 pub use define::{Group, Setting, SettingDefault};
 pub use docs::{groups, markdown};
 pub use secret::Secret;
-pub use settings::{Address, CONSOLE, ClientTls, ClientTlsMode, Config, Limits, User};
+pub use settings::{Address, CONSOLE, ClientTls, ClientTlsMode, Config, Limits, Stats, User};
 pub use sharding::{
     HashPlacement, KeyColumn, ListPart, PerShard, Placement, RangePart, ShardedTable, Sharding, TableName,
 };

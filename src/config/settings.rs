@@ -25,6 +25,8 @@ settings! {
         workers: Option<u32> = absent,
         /// Encryption between clients and the proxy.
         tls: ClientTls = "{}",
+        /// What is counted of the queries that pass.
+        stats: Stats = "{}",
         /// Limits for all clients together and for each one.
         limits: Limits = "{}",
         /// Who may connect, by name. A name and password here are the client's; which user the proxy is to
@@ -46,6 +48,16 @@ settings! {
     planned {
         "auth_query": "write the user's verifier from pg_authid.rolpassword as `password`",
     }
+}
+
+settings! {
+    /// What is counted of the queries that pass, beyond the counts and times that always are.
+    pub struct Stats {
+        /// Statements without their constants whose calls and times are counted (`SHOW TEMPLATES`); those with the
+        /// fewest calls make room for others. `0` counts none.
+        templates: u32 = "2000",
+    }
+    check check_stats;
 }
 
 choices! {
@@ -169,6 +181,15 @@ fn check_config(config: &Config, node: &Node, reader: &mut Reader) -> bool {
         reader.problem::<()>(at, "`limits.max_clients` is 0, so that nobody could connect", "write 1 or more");
     }
     reader.problems.len() == before
+}
+
+fn check_stats(stats: &Stats, node: &Node, reader: &mut Reader) -> bool {
+    if stats.templates <= 100_000 {
+        return true;
+    }
+    let at = node.get("templates").map_or(node.at, |node| node.at);
+    let what = "`stats.templates` is more than 100000, which would take much memory";
+    reader.problem(at, what, "write a few thousand").unwrap_or(false)
 }
 
 /// Databases that are the console when somebody may use it.

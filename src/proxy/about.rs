@@ -1,10 +1,10 @@
 //! A client as the console and the metrics show it.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::net::stream::Ends;
+use crate::proxy::meter::timing::now;
 
 /// Who a client is and where it came from.
 #[derive(Debug)]
@@ -66,9 +66,7 @@ impl Activity {
     }
 }
 
-/// Microseconds since the process asked first, and never 0.
+/// Microseconds since the process looked first; never 0.
 pub fn clock() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let start = START.get_or_init(Instant::now);
-    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX) + 1
+    now() / 1000 + 1
 }

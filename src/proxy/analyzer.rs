@@ -11,6 +11,9 @@ use std::sync::Arc;
 use crate::pool::settings::Value;
 use crate::proxy::care::{Care, Effect, Verdict};
 use crate::proxy::functions::Functions;
+use crate::proxy::meter::Meter;
+use crate::proxy::meter::seen::Seen;
+use crate::proxy::meter::templates::Place;
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind, decode_identifier};
 use crate::sql::template::{Keyword, Scanner, TemplateKey};
 
@@ -24,12 +27,19 @@ pub struct Analyzer {
     options: LexOptions,
     known: HashMap<(u64, TemplateKey), Care>,
     functions: Arc<Functions>,
+    seen: Seen,
 }
 
 impl Default for Analyzer {
     fn default() -> Self {
         let options = LexOptions::default();
-        Self { scanner: Scanner::new(options), options, known: HashMap::new(), functions: Arc::default() }
+        Self {
+            scanner: Scanner::new(options),
+            options,
+            known: HashMap::new(),
+            functions: Arc::default(),
+            seen: Seen::default(),
+        }
     }
 }
 
@@ -45,9 +55,32 @@ impl Analyzer {
         }
     }
 
+    /// Turns to a session of the database with these numbers.
+    pub fn count_for(&mut self, meter: &Arc<Meter>) {
+        self.seen.follow(meter);
+    }
+
+    /// Where the statement is counted that was analyzed last.
+    pub fn place(&self) -> Place {
+        self.seen.last
+    }
+
+    /// Where a prepared statement is counted; `rest` begins with its text.
+    pub fn place_of(&mut self, key: u128, rest: &[u8]) -> Place {
+        if let Some(place) = self.seen.prepared(key) {
+            return place;
+        }
+        let sql = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+        let scan = self.scanner.scan(sql);
+        self.seen.note(&scan, sql, self.options);
+        self.seen.remember(key);
+        self.seen.last
+    }
+
     /// What a text, of one statement or several, does to its session.
     pub fn analyze(&mut self, sql: &[u8]) -> Verdict {
         let scan = self.scanner.scan(sql);
+        self.seen.note(&scan, sql, self.options);
         if matches!(scan.leading[0], Keyword::Set | Keyword::Reset | Keyword::Deallocate | Keyword::Discard) {
             let effect = (scan.statements == 1 && scan.complete).then(|| effect(sql, self.options)).flatten();
             if let Some(effect) = effect {

@@ -17,6 +17,8 @@ use crate::pool::server::ServerState;
 use crate::pool::settings::{Reported, Settings, difference, set};
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::expect::{Expect, Expects, Named};
+use crate::proxy::meter::tally::Tally;
+use crate::proxy::meter::templates::Place;
 use crate::proxy::statements::Statements;
 use crate::wire::message::{self, Failure};
 
@@ -42,6 +44,11 @@ pub struct Conversation {
     pub id: u64,
     /// What the server owes.
     pub expects: Expects,
+    /// What was answered and is not accounted for yet.
+    pub tally: Tally,
+    /// Where the unnamed statement and the last portal are counted.
+    pub(super) unnamed_place: Place,
+    pub(super) bound: Place,
     /// What the client prepared.
     pub statements: Statements,
     /// Transaction status of the last ReadyForQuery.
@@ -103,6 +110,9 @@ impl Conversation {
         Self {
             id,
             expects: Expects::default(),
+            tally: Tally::default(),
+            unnamed_place: Place::default(),
+            bound: Place::default(),
             statements: Statements::default(),
             status: b'I',
             care: Care::Clean,
@@ -206,6 +216,7 @@ impl Conversation {
         self.suspect = false;
         self.copy_took_syncs = false;
         self.expects.shrink();
+        self.tally.shrink();
     }
 
     /// Takes back what a message would have changed that the server skipped or refused.

@@ -13,6 +13,8 @@ use crate::net::tls::{self, Verify};
 use crate::pool::settings::{Reported, Settings as SessionSettings};
 use crate::pool::{Interned, Pool, PoolOptions};
 use crate::proxy::functions::FunctionWatch;
+use crate::proxy::meter::Meter;
+use crate::proxy::meter::templates::Templates;
 use crate::proxy::sharded::Shared;
 
 /// Most settings whose greeting is remembered.
@@ -35,6 +37,8 @@ pub struct Database {
     workers: usize,
     /// What its clients share when its tables lie on shards.
     pub sharded: Option<Arc<Shared>>,
+    /// What passes through it.
+    pub meter: Arc<Meter>,
     /// New clients are turned away (DISABLE).
     pub disabled: AtomicBool,
 }
@@ -51,6 +55,7 @@ impl Database {
         config: &Config,
         settings: &Settings,
         interned: Arc<Interned>,
+        templates: Option<Arc<Templates>>,
         workers: usize,
     ) -> Result<Self> {
         let database = Self {
@@ -61,6 +66,7 @@ impl Database {
             functions: FunctionWatch::default(),
             interned,
             workers,
+            meter: Arc::new(Meter::new(name, workers, templates)),
             disabled: AtomicBool::new(false),
             sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
         };

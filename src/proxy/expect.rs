@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::pool::statements::Statement;
 use crate::proxy::care::{Care, Effect};
+use crate::proxy::meter::templates::Place;
 use crate::wire::message::Failure;
 
 /// One answer, or several up to a ReadyForQuery.
@@ -59,6 +60,14 @@ pub struct Named {
 #[derive(Debug, Default)]
 pub struct Expects {
     queue: VecDeque<Expect>,
+    /// Parse messages of the client, those for the server, and Bind messages since somebody asked.
+    pub parsed: (u32, u32, u32),
+    /// Where each Execute and Query in the queue is counted, in order.
+    places: VecDeque<Place>,
+    /// Where the next one is.
+    pub place: Place,
+    /// Where the one is that was taken last.
+    pub taken: Place,
     /// Entries that change names or prepared statements and are not confirmed yet.
     pub changes: usize,
 }
@@ -82,6 +91,17 @@ impl Expects {
     /// Notes a message that was sent.
     pub fn push(&mut self, expect: Expect) {
         self.changes += usize::from(expect.is_change());
+        match expect {
+            Expect::Execute | Expect::Query(_) => self.places.push_back(self.place),
+            Expect::Bind => self.parsed.2 += 1,
+            Expect::ParseUnnamed | Expect::ParseNamed(_) => {
+                self.parsed.0 += 1;
+                self.parsed.1 += 1;
+            }
+            Expect::HiddenParse(_) => self.parsed.1 += 1,
+            Expect::Local(b'1', _) => self.parsed.0 += 1,
+            _ => {}
+        }
         self.queue.push_back(expect);
     }
 
@@ -89,6 +109,9 @@ impl Expects {
     pub fn pop(&mut self) -> Option<Expect> {
         let taken = self.queue.pop_front()?;
         self.changes -= usize::from(taken.is_change());
+        if taken.is_counted() {
+            self.taken = self.places.pop_front().unwrap_or_default();
+        }
         Some(taken)
     }
 
@@ -131,11 +154,17 @@ impl Expects {
     pub fn shrink(&mut self) {
         if self.queue.capacity() > 64 {
             self.queue = VecDeque::new();
+            self.places = VecDeque::new();
         }
     }
 }
 
 impl Expect {
+    /// True for what runs a statement of the client's.
+    fn is_counted(&self) -> bool {
+        matches!(self, Self::Execute | Self::Query(_))
+    }
+
     fn is_change(&self) -> bool {
         matches!(self, Self::HiddenParse(_) | Self::HiddenClose(_) | Self::ParseNamed(_) | Self::Local(_, Some(_)))
     }

@@ -9,6 +9,7 @@ use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::conversation::{Conversation, Next, Passing};
 use crate::proxy::expect::{Expect, Named};
+use crate::proxy::meter::templates::Place;
 use crate::proxy::statements::MAX_STATEMENTS;
 use crate::wire::body::Reader;
 use crate::wire::frame::{self, HEADER_LEN, Header};
@@ -112,7 +113,10 @@ impl Conversation {
             b'P' => self.parse(whole, body, ways)?,
             b'B' => self.bind(header, body, ways)?,
             b'D' | b'C' => self.describe_or_close(whole, body, ways)?,
-            b'E' => self.extended(whole, Expect::Execute, ways),
+            b'E' => {
+                self.expects.place = self.bound;
+                self.extended(whole, Expect::Execute, ways)
+            }
             b'S' => self.sync(whole, ways),
             b'F' => self.function_call(whole, ways),
             // Flush
@@ -169,6 +173,7 @@ impl Conversation {
 
     fn function_call(&mut self, whole: &[u8], ways: &mut Ways<'_>) -> Option<Next> {
         ways.to_server.extend_from_slice(whole);
+        self.expects.place = Place::default();
         self.expects.push(Expect::Query(None));
         self.care = self.care.max(Care::Taint);
         self.segment += 1;
@@ -186,6 +191,7 @@ impl Conversation {
     fn query(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
         let Some((0, sql)) = body.split_last() else { return Err(malformed("Query")) };
         let verdict = ways.analyzer.analyze(sql);
+        let place = ways.analyzer.place();
         let mut effect = None;
         if let Some(found) = verdict.effect.as_deref() {
             // What an effect means depends on what came before it.
@@ -208,6 +214,7 @@ impl Conversation {
             self.before(found, ways);
         }
         ways.to_server.extend_from_slice(whole);
+        self.expects.place = place;
         self.expects.push(Expect::Query(effect));
         self.unsynced = false;
         self.segment += 1;
@@ -243,6 +250,7 @@ impl Conversation {
         let care = ways.analyzer.analyze(sql).extended_care();
         let Some(state) = ways.state.as_deref_mut() else { return Ok(Some(Next::NeedServer)) };
         if name.is_empty() {
+            self.unnamed_place = ways.analyzer.place();
             self.statements.set_unnamed(rest, care);
             state.unnamed = (self.id, self.statements.unnamed_count);
             self.unnamed_segment = self.segment;
@@ -362,6 +370,11 @@ impl Conversation {
         let mut reader = Reader::new(body);
         let (Ok(portal), Ok(name)) = (reader.cstr(), reader.cstr()) else { return Err(malformed("Bind")) };
         let Ok(statement) = self.server_name(name, ways)? else { return Ok(None) };
+        self.bound = match &statement {
+            Some(statement) => ways.analyzer.place_of(statement.key, &statement.rest),
+            None if name.is_empty() => self.unnamed_place,
+            None => Place::default(),
+        };
         let name = statement.as_ref().map_or(name, |statement| &statement.name);
         write_bind(ways.to_server, header.body - (body.len() - reader.rest().len()), portal, name);
         ways.to_server.extend_from_slice(reader.rest());

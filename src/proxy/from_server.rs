@@ -5,7 +5,7 @@ use crate::pool::server::ServerState;
 use crate::proxy::care::Effect;
 use crate::proxy::conversation::{Conversation, Passing};
 use crate::proxy::expect::Expect;
-use crate::wire::body::Reader;
+use crate::wire::body::{Reader, error_fields};
 use crate::wire::frame::{self, HEADER_LEN, Header, MAX_BODY};
 use crate::wire::message::{self, Failure};
 
@@ -98,6 +98,10 @@ impl Conversation {
         let injected = matches!(self.expects.head(), Some(Expect::Injected));
         let fate = if injected { Fate::Drop } else { Fate::Forward };
         match header.tag {
+            b'C' if !injected => {
+                self.tally.command(body);
+                self.answer(header.tag, state)
+            }
             b'D' | b'd' | b'c' | b'V' | b'H' | b'C' | b's' | b'I' | b'T' | b'n' | b't' | b'G' | b'1' | b'2' | b'3' => {
                 self.answer(header.tag, state)
             }
@@ -106,8 +110,14 @@ impl Conversation {
                 Ok(fate)
             }
             b'E' if injected => Err(Failure::fatal("22023", "the session's settings could not be applied to a server")
-                .detail(String::from_utf8_lossy(crate::wire::body::error_fields(body).message))),
-            b'E' => Ok(self.error(state, to_client)),
+                .detail(String::from_utf8_lossy(error_fields(body).message))),
+            b'E' => {
+                match self.expects.head() {
+                    Some(Expect::Refusal(own)) => self.tally.error(false, own.code.as_bytes()),
+                    _ => self.tally.error(true, error_fields(body).code),
+                }
+                Ok(self.error(state, to_client))
+            }
             b'S' => {
                 self.parameter(body, state)?;
                 if !injected {
@@ -146,7 +156,9 @@ impl Conversation {
             | (b'3', Expect::Close)
             | (b'C' | b's' | b'I', Expect::Execute)
             | (b'T' | b'n', Expect::Describe) => {
-                self.expects.pop();
+                if let Some(Expect::Execute) = self.expects.pop() {
+                    self.tally.finished(self.expects.taken, false);
+                }
                 return Ok(Fate::Forward);
             }
             (b'1', Expect::HiddenParse(_)) | (b'3', Expect::HiddenClose(_)) => {
@@ -170,6 +182,7 @@ impl Conversation {
             Some(Expect::Sync) => {}
             Some(Expect::Query(effect)) => {
                 self.copy_in = false;
+                self.tally.finished(self.expects.taken, failed);
                 if let Some(effect) = effect {
                     // The names are forgotten already; if the server still has them, no new ones may be made there.
                     self.suspect |= failed && matches!(*effect, Effect::DeallocateAll | Effect::DiscardAll);
@@ -182,6 +195,7 @@ impl Conversation {
         }
         self.status = status;
         self.errored = false;
+        self.tally.ready(status);
         Ok(())
     }
 
@@ -202,6 +216,10 @@ impl Conversation {
         };
         self.suspect |= self.copy_took_syncs;
         self.copy_in = false;
+        if let Some(Expect::Execute) = self.expects.head() {
+            self.expects.pop();
+            self.tally.finished(self.expects.taken, true);
+        }
         while let Some(skipped) = self.expects.pop_skipped() {
             self.undo(skipped, state);
         }

@@ -183,6 +183,9 @@ async fn work(house: Arc<House>, home: usize, mut arrivals: UnboundedReceiver<st
                 for (database, pool) in house.pools() {
                     pool.tick(home);
                     // One worker does it, and only where connections are open anyway.
+                    if home == 0 {
+                        database.meter.tick();
+                    }
                     if home == 0 && pool.counts().open > 0 {
                         database.watch_functions(&pool, home, REFRESH_EVERY);
                     }

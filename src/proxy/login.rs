@@ -23,6 +23,7 @@ use crate::proxy::admin;
 use crate::proxy::clients::{Client, Clients, Seat};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::database::Database;
+use crate::proxy::meter::templates::Templates;
 use crate::proxy::session::{Access, Session};
 use crate::proxy::sharded::{ShardedSession, Visitor};
 use crate::wire::message::{self, Failure};
@@ -40,6 +41,8 @@ pub struct House {
     pub clients: Arc<Clients>,
     /// The databases by the name clients know.
     pub databases: HashMap<String, Arc<Database>>,
+    /// Statements without their constants, unless they are not counted.
+    pub templates: Option<Arc<Templates>>,
     interned: Arc<Interned>,
     users: HashMap<String, User>,
     tls: Option<TlsAcceptorDebug>,
@@ -77,9 +80,11 @@ impl House {
             let secret = user.password.resolve().map_err(|error| error.at(format!("users.{name}.password")))?;
             users.insert(name.clone(), self::user(name, secret)?);
         }
+        let templates =
+            (config.stats.templates > 0).then(|| Arc::new(Templates::new(config.stats.templates as usize, workers)));
         let mut databases = HashMap::new();
         for (name, settings) in &config.databases {
-            let database = Database::new(name, &config, settings, interned.clone(), workers)?;
+            let database = Database::new(name, &config, settings, interned.clone(), templates.clone(), workers)?;
             databases.insert(name.clone(), Arc::new(database));
         }
         let tls = match (&config.tls.mode, &config.tls.certificate, &config.tls.key) {
@@ -93,7 +98,7 @@ impl House {
         let mock = hmac::Key::generate(hmac::HMAC_SHA256, &random)
             .map_err(|_| Error::internal("the system gives no random numbers"))?;
         let clients = Arc::new(Clients::default());
-        Ok(Self { config, clients, databases, interned, users, tls, mock: MockSecret(mock) })
+        Ok(Self { config, clients, databases, templates, interned, users, tls, mock: MockSecret(mock) })
     }
 
     /// All pools of all databases.

@@ -7,6 +7,7 @@
 //!   conversation   what the bytes mean, without I/O: from_client, from_server, expect
 //!   analyzer       what a statement does to its session, once per template
 //! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
+//! meter    counts, bytes and times of everything that passes
 //! admin    the console: `psql -d pgweir`
 //! ```
 //!
@@ -26,6 +27,7 @@ mod from_server;
 pub mod functions;
 pub mod listen;
 pub mod login;
+pub mod meter;
 mod metrics;
 pub mod session;
 pub mod sharded;

@@ -23,6 +23,8 @@ use crate::proxy::conversation::{Conversation, Next};
 use crate::proxy::database::Database;
 use crate::proxy::from_client::Ways;
 use crate::proxy::login::Registered;
+use crate::proxy::meter::Counters;
+use crate::proxy::meter::timing::{Timing, now};
 use crate::wire::message::Failure;
 
 /// Bytes read at once.
@@ -41,6 +43,8 @@ struct Work {
     to_server: Vec<u8>,
     to_client: Vec<u8>,
     analyzer: Analyzer,
+    /// Queries begun, to take a sample of them.
+    queries: u32,
 }
 
 thread_local! {
@@ -68,6 +72,7 @@ pub struct Session {
     /// Bytes for the client that its socket did not take yet.
     backlog: Backlog,
     talk: Conversation,
+    timing: Timing,
     serving: Option<Serving>,
     ticket: Option<Ticket>,
     blocked: Blocked,
@@ -166,6 +171,7 @@ impl Session {
             stash: if dialogue.pending.is_empty() { Vec::new() } else { dialogue.pending },
             backlog: Backlog::default(),
             talk,
+            timing: Timing::default(),
             serving: None,
             ticket: None,
             blocked,
@@ -234,6 +240,7 @@ impl Session {
         let Some(ticket) = &mut self.ticket else { return Ok(false) };
         let Poll::Ready(result) = ticket.poll(cx) else { return Ok(false) };
         self.ticket = None;
+        self.guard.client.activity.waits(0);
         let conn = result.map_err(End::Failed)?;
         self.attach(conn, work);
         self.write_all(cx, work)?;
@@ -243,6 +250,7 @@ impl Session {
 
     fn attach(&mut self, mut conn: Box<ServerConn>, work: &mut Work) {
         self.guard.client.serve(Some(conn.cancel.clone()));
+        self.timing.assign(self.access.database.meter.at(self.access.home));
         self.talk.attach(&mut conn.state, &mut work.to_server, &mut work.to_client);
         if self.access.database.keeps_connections() {
             self.talk.care = Care::Pin;
@@ -271,6 +279,9 @@ impl Session {
             Poll::Ready(Ok(0) | Err(_)) => return Err(End::ClientGone),
             Poll::Ready(Ok(count)) => count,
         };
+        if let Some(counters) = self.counters() {
+            counters.from_clients.add(count as u64);
+        }
         let bytes = scratch.input.get(..count).unwrap_or_default();
         if waits {
             self.stash.extend_from_slice(bytes);
@@ -298,6 +309,8 @@ impl Session {
     fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>, work: &mut Work) -> Result<usize, End> {
         let mut taken = 0;
         self.blocked = Blocked::No;
+        self.begin(work);
+        work.analyzer.count_for(&self.access.database.meter);
         work.analyzer.follow(self.talk.has_conforming_strings(), &self.access.database.functions.current());
         loop {
             let mut ways = Ways {
@@ -324,6 +337,7 @@ impl Session {
                 Next::NeedServer => match self.access.pool.take(self.access.home) {
                     Taken::Now(conn) => self.attach(conn, work),
                     Taken::Later(ticket) => {
+                        self.wait();
                         self.ticket = Some(ticket);
                         self.blocked = Blocked::Waiting;
                         break;
@@ -336,7 +350,50 @@ impl Session {
             }
         }
         self.write_all(cx, work)?;
+        self.begun();
         Ok(taken)
+    }
+
+    fn counters(&self) -> Option<&Counters> {
+        self.access.database.meter.at(self.access.home)
+    }
+
+    /// Looks at the clock when bytes come from a client with nothing under way.
+    fn begin(&mut self, work: &mut Work) {
+        if self.timing.is_idle() && self.talk.expects.is_empty() {
+            work.queries = work.queries.wrapping_add(1);
+            let now = now();
+            self.timing.begin(now, work.queries);
+            self.guard.client.activity.requested(now / 1000);
+        }
+    }
+
+    /// The bytes that came are taken: there is a query under way, or there was none in them.
+    fn begun(&mut self) {
+        if self.ticket.is_some() {
+            return;
+        }
+        if self.talk.expects.is_empty() {
+            self.timing.cancel();
+        } else if self.timing.is_sampled() {
+            self.timing.worked(None);
+        }
+    }
+
+    fn wait(&mut self) {
+        let now = now();
+        self.timing.wait(now);
+        self.guard.client.activity.waits(now / 1000);
+    }
+
+    /// Accounts for the queries that were answered in this turn.
+    fn account(&mut self) {
+        let more = !self.talk.expects.is_empty();
+        let meter = &self.access.database.meter;
+        let Some(counters) = meter.at(self.access.home) else { return };
+        self.talk.tally.parsed = std::mem::take(&mut self.talk.expects.parsed);
+        let nanos = self.timing.answered(self.talk.tally.counts(), more, counters);
+        self.talk.tally.settle(meter, self.access.home, nanos);
     }
 
     /// Sends what the conversation wants sent.
@@ -344,12 +401,18 @@ impl Session {
         if let Some(Serving { conn, backlog, .. }) = &mut self.serving
             && !work.to_server.is_empty()
         {
+            if let Some(counters) = self.access.database.meter.at(self.access.home) {
+                counters.to_servers.add(work.to_server.len() as u64);
+            }
             let written = backlog.write(&mut conn.stream, cx, &work.to_server);
             work.to_server.clear();
             work.to_server.shrink_to(4 * CHUNK);
             written.map_err(|_| self.server_gone())?;
         }
         if !work.to_client.is_empty() {
+            if let Some(counters) = self.counters() {
+                counters.to_clients.add(work.to_client.len() as u64);
+            }
             let written = self.backlog.write(&mut self.client, cx, &work.to_client);
             work.to_client.clear();
             work.to_client.shrink_to(4 * CHUNK);
@@ -370,6 +433,10 @@ impl Session {
             Poll::Ready(Ok(0) | Err(_)) => return Err(self.server_gone()),
             Poll::Ready(Ok(count)) => count,
         };
+        if let Some(counters) = self.access.database.meter.at(self.access.home) {
+            counters.from_servers.add(count as u64);
+        }
+        let came = self.timing.is_sampled().then(now);
         let bytes = scratch.input.get(..held + count).unwrap_or_default();
         let taken = self.talk.server_bytes(bytes, &mut serving.conn.state, &mut scratch.work.to_client);
         if let Ok(taken) = taken {
@@ -378,6 +445,12 @@ impl Session {
         }
         self.write_all(cx, &mut scratch.work)?;
         taken.map_err(End::Failed)?;
+        if came.is_some() {
+            self.timing.worked(came);
+        }
+        if self.talk.tally.is_due() {
+            self.account();
+        }
         if self.blocked == Blocked::Waiting && self.ticket.is_none() {
             self.blocked = Blocked::Retry;
         }
@@ -417,7 +490,9 @@ impl Session {
     /// Says the last words and gives back, or closes, the server connection.
     fn finish(mut self: Box<Self>, end: End) {
         tracing::debug!(client = self.talk.id, user = self.access.user, ?end, "left");
+        self.talk.tally.settle(&self.access.database.meter, self.access.home, 0);
         if let End::Failed(failure) = &end {
+            self.access.database.meter.error("pgweir", failure.code.as_bytes());
             let mut out = Vec::new();
             failure.write(&mut out);
             let mut cx = Context::from_waker(std::task::Waker::noop());

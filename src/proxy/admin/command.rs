@@ -80,6 +80,16 @@ pub enum Show {
     Sockets,
     /// Whether the proxy is active, paused or stopping.
     State,
+    /// Totals and averages, by database.
+    Stats,
+    /// Averages, by database.
+    StatsAverages,
+    /// Totals, by database.
+    StatsTotals,
+    /// Templates of statements.
+    Templates,
+    /// Totals and averages of all databases.
+    Totals,
     /// The users.
     Users,
     /// The version.
@@ -101,6 +111,11 @@ const SHOWN: &[(&str, Show)] = &[
     ("servers", Show::Servers),
     ("sockets", Show::Sockets),
     ("state", Show::State),
+    ("stats", Show::Stats),
+    ("stats_averages", Show::StatsAverages),
+    ("stats_totals", Show::StatsTotals),
+    ("templates", Show::Templates),
+    ("totals", Show::Totals),
     ("users", Show::Users),
     ("version", Show::Version),
 ];

@@ -15,6 +15,7 @@ mod act;
 mod command;
 mod console;
 mod show;
+mod stats;
 mod table;
 mod talk;
 

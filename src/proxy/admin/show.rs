@@ -10,6 +10,7 @@ use crate::net::stream::Ends;
 use crate::pool::Pool;
 use crate::pool::roll::Member;
 use crate::proxy::admin::command::{Show, help};
+use crate::proxy::admin::stats::{self, Columns};
 use crate::proxy::admin::table::{Table, Value};
 use crate::proxy::admin::talk::Answer;
 use crate::proxy::clients::Client;
@@ -52,6 +53,11 @@ pub fn show(house: &House, what: Show) -> Answer {
         Show::Pools => pools(house),
         Show::Databases => databases(house),
         Show::Users => users(house),
+        Show::Stats => stats::stats(house, Columns::Both),
+        Show::StatsTotals => stats::stats(house, Columns::Totals),
+        Show::StatsAverages => stats::stats(house, Columns::Averages),
+        Show::Totals => stats::totals(house),
+        Show::Templates => stats::templates(house),
         Show::Config => settings(house),
         Show::Lists => lists(house),
         Show::State => state(house),

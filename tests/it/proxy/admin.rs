@@ -83,10 +83,9 @@ fn psql_shows_what_the_house_holds() {
     assert_eq!([clients.get("app", "state"), clients.get("app", "application_name")], ["active", "billing"]);
     assert_eq!(clients.get("watcher", "database"), "pgbouncer");
     let servers = shown("/* and */ Show Servers");
-    assert_eq!(servers.get("app", "link"), clients.get("app", "ptr"));
-    assert_eq!(servers.get("app", "ptr"), clients.get("app", "link"));
     let pid = client.value("select pg_backend_pid()");
-    assert_eq!(servers.get("app", "remote_pid"), pid);
+    assert_eq!([servers.get(&pid, "link"), servers.get(&pid, "state")], [clients.get("app", "ptr"), "active".into()]);
+    assert_eq!(servers.get(&pid, "ptr"), clients.get("app", "link"));
     client.query("commit");
     assert_eq!(shown("show clients").get("app", "state"), "idle");
     assert_eq!(shown("show databases").get("app", "pool_size"), "4");
@@ -237,4 +236,41 @@ fn reconnect_replaces_server_connections_when_they_are_free() {
     client.query("commit");
     assert_eq!(super::raw::shown(&admin.until_ready(1)), "C:WAIT_CLOSE Z:I");
     assert_ne!(client.value("select pg_backend_pid()"), pid);
+}
+
+#[test]
+fn what_passes_is_counted() {
+    let stage = Stage::new("");
+    let mut client = stage.client();
+    for number in 0..5 {
+        client.query(&format!("select 'a secret', {number}"));
+    }
+    client.query("begin; select * from generate_series(1, 7)");
+    client.query("select 1/0");
+    client.query("rollback");
+    let messages = [parse("s", "select $1::int"), bind("s", &["1"]), execute(), bind("s", &["x"]), execute(), sync()];
+    client.talk(&messages, 1);
+    let shown = |what: &str| Shown::of(&stage.psql("watcher", "w-secret", what).1);
+    let stats = shown("show stats");
+    assert_eq!(stats.get("app", "total_query_count"), "9");
+    // The block is one, its rollback ended it.
+    assert_eq!(stats.get("app", "total_xact_count"), "7");
+    assert_eq!(stats.get("app", "total_server_assignment_count"), "7");
+    assert_eq!([stats.get("app", "total_client_parse_count"), stats.get("app", "total_bind_count")], ["1", "2"]);
+    assert_eq!(stats.get("app", "total_error_count"), "2");
+    for time in ["total_xact_time", "total_query_time", "total_received", "total_sent"] {
+        assert_ne!(stats.get("app", time), "0", "{time}");
+    }
+    assert_eq!(shown("show stats_totals").get("app", "xact_count"), "7");
+    assert!(shown("show stats_averages").0.len() == 2);
+    assert_eq!(shown("show totals").get("total_xact_count", "value"), "7");
+    let (_, text) = stage.psql("watcher", "w-secret", "show templates");
+    assert!(!text.contains("secret"), "{text}");
+    let templates = Shown::of(&text);
+    assert_eq!(templates.get("SELECT ?, ?", "calls"), "5");
+    assert_eq!(templates.get("SELECT ?, ?", "rows"), "5");
+    assert_eq!(templates.get("BEGIN; SELECT * FROM generate_series(?, ?)", "rows"), "7");
+    assert_eq!(templates.get("SELECT ? / ?", "errors"), "1");
+    // Bind failed for the second one, so that it was never executed.
+    assert_eq!(templates.get("SELECT ?::int", "calls"), "1");
 }

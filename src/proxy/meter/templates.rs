@@ -1,0 +1,285 @@
+//! Calls and times of each template, in bounded memory.
+//!
+//! A template gets a place once, under a lock; from then on each worker adds to numbers of its own there. When all
+//! places are taken, those with the fewest calls are given to others, and their numbers go to the row of the rest.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::proxy::meter::histogram::Tick;
+use crate::sql::lexer::LexOptions;
+use crate::sql::template::{Fingerprint, template_text};
+
+/// The longest text kept, in bytes.
+const MAX_TEXT: usize = 2048;
+
+/// A template's place and who holds it; the default is the place of the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    at: u32,
+    holder: u32,
+}
+
+/// Numbers of one place on one worker.
+#[derive(Debug, Default)]
+struct Row {
+    calls: Tick,
+    nanos: Tick,
+    rows: Tick,
+    errors: Tick,
+}
+
+/// A template's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// How often it ran.
+    pub calls: u64,
+    /// How long it took in all, in nanoseconds.
+    pub nanos: u64,
+    /// Rows it gave or changed.
+    pub rows: u64,
+    /// How often it failed.
+    pub errors: u64,
+}
+
+impl Numbers {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            nanos: self.nanos + other.nanos,
+            rows: self.rows + other.rows,
+            errors: self.errors + other.errors,
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(other.calls),
+            nanos: self.nanos.saturating_sub(other.nanos),
+            rows: self.rows.saturating_sub(other.rows),
+            errors: self.errors.saturating_sub(other.errors),
+        }
+    }
+}
+
+/// A template with its numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The database that it ran in; empty for the rest.
+    pub database: String,
+    /// The template's hash for reports; none for the rest.
+    pub fingerprint: Option<Fingerprint>,
+    /// The statement without its constants.
+    pub text: String,
+    /// Its numbers.
+    pub numbers: Numbers,
+}
+
+/// The templates of all databases.
+#[derive(Debug)]
+pub struct Templates {
+    /// By worker and place; place 0 is the rest.
+    rows: Vec<Box<[Row]>>,
+    /// Who holds each place now.
+    holders: Box<[AtomicU32]>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    free: Vec<u32>,
+    by_key: HashMap<(String, Fingerprint), u32>,
+    by_place: HashMap<u32, Holder>,
+    /// Given up by those that lost their places.
+    given_up: Numbers,
+}
+
+#[derive(Debug)]
+struct Holder {
+    key: (String, Fingerprint),
+    text: String,
+    /// What the place's numbers were when it was given to this template.
+    before: Numbers,
+}
+
+impl Templates {
+    /// Room for `limit` templates that `workers` count.
+    pub fn new(limit: usize, workers: usize) -> Self {
+        let places = limit + 1;
+        Self {
+            rows: (0..workers.max(1)).map(|_| (0..places).map(|_| Row::default()).collect()).collect(),
+            holders: (0..places).map(|_| AtomicU32::new(0)).collect(),
+            taken: Mutex::new(Taken {
+                free: (1..places as u32).rev().collect(),
+                by_key: HashMap::new(),
+                by_place: HashMap::new(),
+                given_up: Numbers::default(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of a template; `sql` is a statement of it.
+    pub fn place(&self, database: &str, fingerprint: Fingerprint, sql: &[u8], options: LexOptions) -> Place {
+        let mut taken = self.lock();
+        let key = (database.to_owned(), fingerprint);
+        if let Some(&at) = taken.by_key.get(&key) {
+            return self.current(at);
+        }
+        let Ok(sql) = std::str::from_utf8(sql) else { return Place::default() };
+        if taken.free.is_empty() {
+            self.evict(&mut taken);
+        }
+        let Some(at) = taken.free.pop() else { return Place::default() };
+        if let Some(holder) = self.holders.get(at as usize) {
+            holder.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut text = template_text(sql, options);
+        if text.len() > MAX_TEXT {
+            text.truncate((0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default());
+            text.push_str("...");
+        }
+        taken.by_key.insert(key.clone(), at);
+        taken.by_place.insert(at, Holder { key, text, before: self.sum(at) });
+        self.current(at)
+    }
+
+    fn current(&self, at: u32) -> Place {
+        Place { at, holder: self.holders.get(at as usize).map_or(0, |holder| holder.load(Ordering::Relaxed)) }
+    }
+
+    /// Takes the eighth with the fewest calls away from their templates.
+    fn evict(&self, taken: &mut Taken) {
+        let mut by_calls: Vec<_> =
+            taken.by_place.iter().map(|(at, holder)| (self.numbers(*at, holder).calls, *at)).collect();
+        by_calls.sort_unstable();
+        for (_, at) in by_calls.iter().take((by_calls.len() / 8).max(1)) {
+            if let Some(holder) = taken.by_place.remove(at) {
+                taken.given_up = taken.given_up.plus(self.numbers(*at, &holder));
+                taken.by_key.remove(&holder.key);
+                taken.free.push(*at);
+            }
+            if let Some(holder) = self.holders.get(*at as usize) {
+                holder.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether the template still has its place.
+    #[inline]
+    pub fn holds(&self, place: Place) -> bool {
+        self.holders.get(place.at as usize).is_some_and(|holder| holder.load(Ordering::Relaxed) == place.holder)
+    }
+
+    /// Counts executions of a template; on worker `home`.
+    #[inline]
+    pub fn record(&self, home: usize, place: Place, numbers: Numbers) {
+        let at = if self.holds(place) { place.at } else { 0 };
+        let Some(row) = self.rows.get(home).and_then(|rows| rows.get(at as usize)) else { return };
+        row.calls.add(numbers.calls);
+        row.nanos.add(numbers.nanos);
+        if numbers.rows > 0 {
+            row.rows.add(numbers.rows);
+        }
+        if numbers.errors > 0 {
+            row.errors.add(numbers.errors);
+        }
+    }
+
+    fn sum(&self, at: u32) -> Numbers {
+        self.rows.iter().filter_map(|rows| rows.get(at as usize)).fold(Numbers::default(), |sum, row| {
+            sum.plus(Numbers {
+                calls: row.calls.get(),
+                nanos: row.nanos.get(),
+                rows: row.rows.get(),
+                errors: row.errors.get(),
+            })
+        })
+    }
+
+    fn numbers(&self, at: u32, holder: &Holder) -> Numbers {
+        self.sum(at).minus(holder.before)
+    }
+
+    /// All that have run, the one that took most time first, the rest last.
+    pub fn shown(&self) -> Vec<Shown> {
+        let taken = self.lock();
+        let shown = |(at, holder): (&u32, &Holder)| Shown {
+            database: holder.key.0.clone(),
+            fingerprint: Some(holder.key.1),
+            text: holder.text.clone(),
+            numbers: self.numbers(*at, holder),
+        };
+        let mut all: Vec<_> = taken.by_place.iter().map(shown).filter(|shown| shown.numbers.calls > 0).collect();
+        all.sort_by_key(|shown| std::cmp::Reverse((shown.numbers.nanos, shown.fingerprint)));
+        let rest = self.sum(0).plus(taken.given_up);
+        if rest.calls > 0 {
+            let text = "(all others)".to_owned();
+            all.push(Shown { database: String::new(), fingerprint: None, text, numbers: rest });
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(templates: &Templates, fingerprint: u64, sql: &str) -> Place {
+        templates.place("app", Fingerprint(fingerprint), sql.as_bytes(), LexOptions::default())
+    }
+
+    const ONE: Numbers = Numbers { calls: 1, nanos: 1000, rows: 2, errors: 0 };
+
+    #[test]
+    fn workers_count_on_their_own_and_are_added_up() {
+        let templates = Templates::new(10, 2);
+        let a = place(&templates, 1, "select 'secret', 42 from t");
+        assert_eq!(place(&templates, 1, "select 'other', 43 from t"), a);
+        templates.record(0, a, ONE);
+        templates.record(1, a, Numbers { errors: 1, ..ONE });
+        templates.record(1, Place::default(), ONE);
+        let shown = templates.shown();
+        assert_eq!(shown[0].text, "SELECT ?, ? FROM t");
+        assert_eq!(shown[0].numbers, Numbers { calls: 2, nanos: 2000, rows: 4, errors: 1 });
+        assert_eq!((shown[1].fingerprint, shown[1].numbers), (None, ONE));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nothing_is_lost() {
+        let templates = Templates::new(16, 1);
+        let often = place(&templates, 1_000, "select often");
+        for _ in 0..5 {
+            templates.record(0, often, ONE);
+        }
+        let mut places = Vec::new();
+        for number in 0..100 {
+            let place = place(&templates, number, "select 1");
+            templates.record(0, place, ONE);
+            places.push(place);
+        }
+        assert!(templates.holds(often));
+        assert!(!templates.holds(places[0]));
+        // One that has lost its place counts among the rest.
+        templates.record(0, places[0], ONE);
+        let shown = templates.shown();
+        assert!(shown.len() <= 17);
+        assert_eq!(shown.iter().map(|shown| shown.numbers.calls).sum::<u64>(), 106);
+        assert_eq!(shown[0].numbers.calls, 5);
+        let rest = shown.last().unwrap();
+        assert_eq!(rest.fingerprint, None);
+        assert!(shown[1..shown.len() - 1].iter().all(|shown| shown.numbers.calls == 1));
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let templates = Templates::new(2, 1);
+        let place = place(&templates, 1, &format!("select {}", "ä, ".repeat(3000)));
+        templates.record(0, place, ONE);
+        assert!(templates.shown()[0].text.len() <= MAX_TEXT + 3);
+    }
+}
