@@ -241,6 +241,7 @@ impl Pool {
             stream: link.stream,
             home,
             state: ServerState {
+                user: self.target.user.as_str().into(),
                 reported: self.interned.reported.intern(reported),
                 settings: self.interned.settings.intern(Settings::new()),
                 prepared: Prepared::new(self.options.statements),

@@ -67,19 +67,14 @@ impl Pool {
         Ok(())
     }
 
-    /// The first column of a query's rows, as text.
+    /// A query's rows, each value as text.
     ///
     /// # Errors
     /// The query failed, or the connection is lost.
-    pub async fn column(&self, conn: &mut ServerConn, sql: &[u8]) -> Result<Vec<String>, Failure> {
-        let mut values = Vec::new();
-        let first = |body: &[u8]| {
-            let mut reader = Reader::new(body);
-            let value = reader.u16().and_then(|_| reader.u32()).and_then(|length| reader.bytes(length as usize));
-            values.extend(value.ok().map(|value| String::from_utf8_lossy(value).into_owned()));
-        };
-        self.run(conn, sql, first).await?;
-        Ok(values)
+    pub async fn rows(&self, conn: &mut ServerConn, sql: &[u8]) -> Result<Vec<Vec<Option<String>>>, Failure> {
+        let mut rows = Vec::new();
+        self.run(conn, sql, |body| rows.push(values(body))).await?;
+        Ok(rows)
     }
 
     async fn command(&self, conn: &mut ServerConn, sql: &[u8]) -> Result<(), Failure> {
@@ -115,6 +110,18 @@ impl Pool {
         conn.state.reported = self.interned.reported.intern(values);
         error.map_or(Ok(()), Err)
     }
+}
+
+/// The values of a DataRow, as text; those that are not whole are left out.
+pub fn values(body: &[u8]) -> Vec<Option<String>> {
+    let mut reader = Reader::new(body);
+    let count = reader.u16().unwrap_or(0);
+    let value = |_| match reader.u32() {
+        Ok(u32::MAX) => Some(None),
+        Ok(length) => reader.bytes(length as usize).ok().map(|text| Some(String::from_utf8_lossy(text).into_owned())),
+        Err(_) => None,
+    };
+    (0..count).map_while(value).collect()
 }
 
 /// A server's error as one of ours, for a session that has not begun.

@@ -33,6 +33,8 @@ pub struct ServerConn {
 /// What is known of the session on a server connection.
 #[derive(Debug)]
 pub struct ServerState {
+    /// Who logged in on it.
+    pub user: Arc<str>,
     /// What the server reported last.
     pub reported: Arc<Reported>,
     /// What has been set on it, on top of the server's defaults.

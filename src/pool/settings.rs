@@ -75,24 +75,79 @@ pub fn set(settings: &mut Settings, name: &str, value: Option<Value>) {
     }
 }
 
+/// The setting that SET ROLE changes.
+pub const ROLE: &str = "role";
+/// The setting that SET SESSION AUTHORIZATION changes.
+pub const SESSION_AUTHORIZATION: &str = "session_authorization";
+/// Stands among a connection's settings where others, that nobody knows the names of, may have been changed.
+const UNSURE: &str = "?";
+
+/// The same settings of a connection on which others may have been changed besides.
+pub fn unsure(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    set(&mut settings, UNSURE, Some(Value::Text(String::new())));
+    settings
+}
+
+/// The value of a setting.
+pub fn value_of<'a>(settings: &'a Settings, name: &str) -> Option<&'a Value> {
+    let at = settings.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
+    settings.get(at).map(|(_, value)| value)
+}
+
+/// Whether a setting says who acts. Such settings come first when they are taken back and last when they are set, as a
+/// role may not be allowed to change the others; and RESET ALL does not touch them.
+pub fn is_identity(name: &str) -> bool {
+    matches!(name, ROLE | SESSION_AUTHORIZATION)
+}
+
 /// The SQL that turns a connection with `have` into one with `want`; empty when there is nothing to do.
 pub fn difference(have: &Settings, want: &Settings) -> String {
     let mut sql = String::new();
-    let find = |settings: &Settings, name: &str| {
-        let at = settings.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
-        settings.get(at).map(|(_, value)| value.clone())
+    if have == want {
+        return sql;
+    }
+    let nothing = Settings::new();
+    let have = if value_of(have, UNSURE).is_some() {
+        sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
+        &nothing
+    } else {
+        if value_of(have, SESSION_AUTHORIZATION).is_some() {
+            sql.push_str("RESET SESSION AUTHORIZATION;");
+        }
+        if value_of(have, ROLE).is_some() {
+            sql.push_str("RESET ROLE;");
+        }
+        have
     };
-    for (name, _) in have.iter().filter(|(name, _)| find(want, name).is_none()) {
+    for (name, _) in have.iter().filter(|(name, _)| !is_identity(name) && value_of(want, name).is_none()) {
         let _ = write!(sql, "RESET {};", quote_name(name));
     }
-    for (name, value) in want.iter().filter(|(name, value)| find(have, name).as_ref() != Some(value)) {
-        let _ = match value {
-            // What startup packets and set_config() take is the same raw string; SET would quote a list as one element.
-            Value::Text(text) => write!(sql, "SELECT pg_catalog.set_config({}, {}, false);", quote(name), quote(text)),
-            Value::Sql(text) => write!(sql, "SET {} TO {text};", quote_name(name)),
-        };
+    let differs = |(name, value): &&(String, Value)| !is_identity(name) && value_of(have, name) != Some(value);
+    for (name, value) in want.iter().filter(differs) {
+        assign(&mut sql, name, value);
+    }
+    for name in [SESSION_AUTHORIZATION, ROLE] {
+        if let Some(value) = value_of(want, name) {
+            assign(&mut sql, name, value);
+        }
     }
     sql
+}
+
+/// The SQL that gives `settings` their values again; empty when there are none.
+pub fn assignments<'a>(settings: impl IntoIterator<Item = &'a (String, Value)>) -> String {
+    let mut sql = String::new();
+    settings.into_iter().for_each(|(name, value)| assign(&mut sql, name, value));
+    sql
+}
+
+fn assign(sql: &mut String, name: &str, value: &Value) {
+    let _ = match value {
+        // What startup packets and set_config() take is the same raw string; SET would quote a list as one element.
+        Value::Text(text) => write!(sql, "SELECT pg_catalog.set_config({}, {}, false);", quote(name), quote(text)),
+        Value::Sql(text) => write!(sql, "SET {} TO {text};", quote_name(name)),
+    };
 }
 
 /// Tells apart sessions in which the same text may be parsed differently: a hash that is secret to this process.
@@ -109,10 +164,22 @@ fn quote_name(name: &str) -> String {
     parts.join(".")
 }
 
-/// A string constant that means the same whatever `standard_conforming_strings` says.
-fn quote(text: &str) -> String {
-    let escape = if text.contains('\\') { "E" } else { "" };
-    format!("{escape}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+/// A string constant that means the same whatever `standard_conforming_strings` and `client_encoding` say.
+pub fn quote(text: &str) -> String {
+    if text.is_ascii() && !text.contains('\\') {
+        return format!("'{}'", text.replace('\'', "''"));
+    }
+    let mut quoted = String::from("E'");
+    for c in text.chars() {
+        let _ = match c {
+            '\'' => write!(quoted, "''"),
+            '\\' => write!(quoted, "\\\\"),
+            c if c.is_ascii() => write!(quoted, "{c}"),
+            c => write!(quoted, "\\U{:08X}", c as u32),
+        };
+    }
+    quoted.push('\'');
+    quoted
 }
 
 #[cfg(test)]
@@ -142,5 +209,25 @@ mod tests {
             "RESET \"b\".\"c\";SELECT pg_catalog.set_config('a', E'it''s \\\\', false);SET \"search_path\" TO x, \"Y\";"
         );
         assert_eq!(difference(&want, &want), "");
+    }
+
+    #[test]
+    fn who_acts_is_taken_back_first_and_set_last() {
+        let have = settings(&[("role", "x"), ("a", "1")]);
+        let want = settings(&[("role", "y"), ("session_authorization", "z"), ("zz", "1")]);
+        assert_eq!(
+            difference(&have, &want),
+            "RESET ROLE;RESET \"a\";SELECT pg_catalog.set_config('zz', '1', false);\
+             SELECT pg_catalog.set_config('session_authorization', 'z', false);SELECT pg_catalog.set_config('role', 'y', false);"
+        );
+        assert_eq!(difference(&want, &want), "");
+        assert!(
+            difference(&unsure(&have), &have).starts_with("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;SELECT")
+        );
+    }
+
+    #[test]
+    fn constants_mean_the_same_in_every_encoding() {
+        assert_eq!(quote("é'\\"), "E'\\U000000E9''\\\\'");
     }
 }

@@ -1,7 +1,7 @@
 //! All connected clients: whom a cancel request means, and whom to wake at shutdown.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -10,6 +10,7 @@ use ring::rand::SecureRandom;
 use crate::net::scram::equal;
 use crate::pool::server::CancelTarget;
 use crate::proxy::about::{About, Activity};
+use crate::proxy::pins::{Pins, Reason};
 
 /// One connected client, as others see it.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Client {
     pub about: About,
     /// What it is doing.
     pub activity: Activity,
+    /// Why it keeps its server connection, as [`Pins`]' bits.
+    pins: AtomicU8,
     serving: Mutex<Option<Arc<CancelTarget>>>,
     waker: Mutex<Option<Waker>>,
 }
@@ -63,6 +66,16 @@ impl Client {
         }
     }
 
+    /// Notes why it keeps its server connection.
+    pub fn show_pins(&self, pins: Pins) {
+        self.pins.store(pins.bits(), Ordering::Relaxed);
+    }
+
+    /// Why it keeps its server connection.
+    pub fn pins(&self) -> Pins {
+        Pins::from_bits(self.pins.load(Ordering::Relaxed))
+    }
+
     /// Remembers how to wake the client's task.
     pub fn wake_by(&self, waker: &Waker) {
         *lock(&self.waker) = Some(waker.clone());
@@ -92,7 +105,16 @@ impl Clients {
             }
             let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
             let (serving, waker) = (Mutex::default(), Mutex::default());
-            let client = Client { id, pid, secret, about, activity: Activity::default(), serving, waker };
+            let client = Client {
+                id,
+                pid,
+                secret,
+                about,
+                activity: Activity::default(),
+                pins: AtomicU8::new(0),
+                serving,
+                waker,
+            };
             let client = Arc::new(client);
             by_pid.insert(pid, client.clone());
             return Some(client);
@@ -123,6 +145,20 @@ impl Clients {
         let target = serving.clone()?;
         target.announce();
         Some(target)
+    }
+
+    /// The clients that keep their server connections, in the order in which they came.
+    pub fn pinned(&self) -> Vec<Arc<Client>> {
+        let by_pid = lock(&self.by_pid);
+        let mut pinned: Vec<_> = by_pid.values().filter(|client| !client.pins().is_empty()).cloned().collect();
+        pinned.sort_by_key(|client| client.id);
+        pinned
+    }
+
+    /// How many clients keep their server connections for each reason.
+    pub fn pin_counts(&self) -> [(Reason, usize); Reason::ALL.len()] {
+        let pinned = self.pinned();
+        Reason::ALL.map(|reason| (reason, pinned.iter().filter(|client| client.pins().has(reason)).count()))
     }
 
     /// Tells all clients that the proxy stops; the idle ones leave at once.

@@ -14,11 +14,13 @@ use std::sync::Arc;
 
 use crate::pool::Interned;
 use crate::pool::server::ServerState;
-use crate::pool::settings::{Reported, Settings, difference, set};
-use crate::proxy::care::{Care, Effect};
+use crate::pool::settings::{Reported, Settings, difference};
+use crate::proxy::care::Care;
 use crate::proxy::expect::{Expect, Expects, Named};
+use crate::proxy::keeping::Doubts;
 use crate::proxy::meter::tally::Tally;
 use crate::proxy::meter::templates::Place;
+use crate::proxy::pins::Pins;
 use crate::proxy::statements::Statements;
 use crate::wire::message::{self, Failure};
 
@@ -53,8 +55,14 @@ pub struct Conversation {
     pub statements: Statements,
     /// Transaction status of the last ReadyForQuery.
     pub status: u8,
-    /// What the attached server connection needs before another client may have it.
+    /// What has to be seen to before the attached server connection may serve another client.
     pub care: Care,
+    /// Why the client keeps the server connection between transactions.
+    pub pins: Pins,
+    /// It keeps it until it leaves, whatever it does.
+    pub keeps: bool,
+    /// Settings to ask for, and what else is rarely there.
+    pub(super) doubts: Option<Box<Doubts>>,
     /// The longest message taken from the client.
     pub max_message: usize,
     pub(super) interned: Arc<Interned>,
@@ -115,7 +123,10 @@ impl Conversation {
             bound: Place::default(),
             statements: Statements::default(),
             status: b'I',
-            care: Care::Clean,
+            care: Care::CLEAN,
+            pins: Pins::default(),
+            keeps: false,
+            doubts: None,
             max_message,
             interned,
             want: startup.clone(),
@@ -183,16 +194,6 @@ impl Conversation {
             && self.answering.left == 0
     }
 
-    /// True when the server connection may serve another client (after what [`Self::care`] asks for).
-    pub fn is_releasable(&self) -> bool {
-        self.is_idle() && (self.care != Care::Pin || self.suspect)
-    }
-
-    /// True when the connection must be closed instead of serving another client.
-    pub fn is_suspect(&self) -> bool {
-        self.suspect || self.care == Care::Forget
-    }
-
     /// Asks for answers that are waited for, where no Sync does.
     pub fn hasten(&self, to_server: &mut Vec<u8>) {
         if self.unsynced && !self.copy_in {
@@ -208,15 +209,6 @@ impl Conversation {
     /// Whether the server has said an error since it was last ready.
     pub fn has_errored(&self) -> bool {
         self.errored
-    }
-
-    /// Notes that the server connection was taken away.
-    pub fn detach(&mut self) {
-        self.care = Care::Clean;
-        self.suspect = false;
-        self.copy_took_syncs = false;
-        self.expects.shrink();
-        self.tally.shrink();
     }
 
     /// Takes back what a message would have changed that the server skipped or refused.
@@ -237,35 +229,6 @@ impl Conversation {
                 self.statements.set(&name, previous);
             }
             _ => {}
-        }
-    }
-
-    /// Follows up a statement that succeeded outside a transaction.
-    pub(super) fn apply(&mut self, effect: Effect, state: &mut ServerState) {
-        match effect {
-            Effect::Set(name, value) => {
-                let changed = |settings: &Settings, value| {
-                    let mut settings = settings.clone();
-                    set(&mut settings, &name, value);
-                    self.interned.settings.intern(settings)
-                };
-                state.settings = changed(&state.settings, value.clone());
-                let initial = || {
-                    let at = self.startup.iter().find(|(other, _)| *other == name.to_ascii_lowercase())?;
-                    Some(at.1.clone())
-                };
-                self.want = changed(&self.want, value.or_else(initial));
-            }
-            Effect::ResetAll => {
-                self.want = self.startup.clone();
-                state.settings = self.interned.settings.intern(Settings::new());
-            }
-            Effect::DiscardAll => {
-                self.want = self.startup.clone();
-                state.settings = self.interned.settings.intern(Settings::new());
-                self.care = Care::Clean;
-            }
-            Effect::Deallocate(_) | Effect::DeallocateAll => {}
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::config::{Config, Database as Settings, PoolMode, ServerUrl, SslMode};
 use crate::error::{Error, Result};
 use crate::net::connect::ServerTarget;
 use crate::net::tls::{self, Verify};
+use crate::pool::reset::Hygiene;
+use crate::pool::server::ServerConn;
 use crate::pool::settings::{Reported, Settings as SessionSettings};
 use crate::pool::{Interned, Pool, PoolOptions};
 use crate::proxy::functions::FunctionWatch;
@@ -122,6 +124,14 @@ impl Database {
         if self.sharded.is_none() && self.functions.is_due(after) {
             let (database, pool) = (self.clone(), pool.clone());
             tokio::spawn(async move { database.functions.read(pool, home).await });
+        }
+    }
+
+    /// Reads the functions over a connection that is given back, as they have changed on it.
+    pub async fn learn(self: Arc<Self>, pool: Arc<Pool>, mut conn: Box<ServerConn>) {
+        match self.functions.read_over(&pool, &mut conn).await {
+            true => pool.release_after(conn, Hygiene::Clean),
+            false => pool.discard(conn),
         }
     }
 

@@ -7,9 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::pool::settings::Settings;
 use crate::pool::statements::Statement;
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::meter::templates::Place;
+use crate::proxy::probe::Probe;
 use crate::wire::message::Failure;
 
 /// One answer, or several up to a ReadyForQuery.
@@ -17,6 +19,10 @@ use crate::wire::message::Failure;
 pub enum Expect {
     /// A Query of ours: all up to its ReadyForQuery is ours.
     Injected,
+    /// A Query of ours that gives these settings back after a reset; it fails where the transaction has.
+    Restored(Box<Settings>),
+    /// A question of ours about the session.
+    Probe(Box<Probe>),
     /// ParseComplete of a statement that we prepared for the client; its key unless it is the unnamed one.
     HiddenParse(Option<u128>),
     /// CloseComplete of a statement that we closed to make room.
@@ -78,6 +84,11 @@ impl Expects {
         self.queue.is_empty()
     }
 
+    /// True when only answers to ourselves are owed.
+    pub fn only_own(&self) -> bool {
+        self.queue.iter().all(Expect::is_own)
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.queue.len()
@@ -113,6 +124,13 @@ impl Expects {
             self.taken = self.places.pop_front().unwrap_or_default();
         }
         Some(taken)
+    }
+
+    /// Gives a row to the question that it answers.
+    pub fn probe_row(&mut self, body: &[u8]) {
+        if let Some(Expect::Probe(probe)) = self.queue.front_mut() {
+            probe.row(body);
+        }
     }
 
     /// The newest entry.
@@ -163,6 +181,11 @@ impl Expect {
     /// True for what runs a statement of the client's.
     fn is_counted(&self) -> bool {
         matches!(self, Self::Execute | Self::Query(_))
+    }
+
+    /// True for what is answered to us alone, up to its ReadyForQuery.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Injected | Self::Restored(_) | Self::Probe(_))
     }
 
     fn is_change(&self) -> bool {

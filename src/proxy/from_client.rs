@@ -86,7 +86,7 @@ impl Conversation {
                 return Err(Next::Fail(Failure::fatal("08P01", message)));
             }
         }
-        if self.expects.len() > MAX_EXPECTED {
+        if self.expects.len() > MAX_EXPECTED || self.care.has(Care::DEFINES) && self.must_learn() {
             return Ok(Step::Wait(Next::Stall));
         }
         if self.skipping && header.tag != b'S' {
@@ -168,6 +168,7 @@ impl Conversation {
         self.skipping = false;
         self.unsynced = false;
         self.segment += 1;
+        self.restore_after_sync(ways.to_server);
         None
     }
 
@@ -175,7 +176,7 @@ impl Conversation {
         ways.to_server.extend_from_slice(whole);
         self.expects.place = Place::default();
         self.expects.push(Expect::Query(None));
-        self.care = self.care.max(Care::Taint);
+        self.see_to(Care::UNSEEN, Vec::new());
         self.segment += 1;
         None
     }
@@ -209,13 +210,16 @@ impl Conversation {
             }
             effect = Some(Box::new(found.clone()));
         }
-        self.care = self.care.max(verdict.care);
+        self.see_to(verdict.care, verdict.names);
         if let Some(found) = effect.as_deref() {
             self.before(found, ways);
         }
         ways.to_server.extend_from_slice(whole);
         self.expects.place = place;
         self.expects.push(Expect::Query(effect));
+        for found in verdict.effect.as_deref().into_iter().chain(&verdict.resets) {
+            self.restore(found, ways.to_server);
+        }
         self.unsynced = false;
         self.segment += 1;
         self.statements.drop_unnamed();
@@ -229,7 +233,9 @@ impl Conversation {
     fn before(&mut self, effect: &Effect, ways: &mut Ways<'_>) {
         match effect {
             // Inside a transaction it may yet be rolled back.
-            Effect::Set(..) | Effect::ResetAll if self.status != b'I' => self.care = self.care.max(Care::Pin),
+            Effect::Set(..) | Effect::ResetAll | Effect::Several(_) if self.status != b'I' || self.unsynced => {
+                self.see_to(effect.care(), effect.names());
+            }
             Effect::DeallocateAll | Effect::DiscardAll => {
                 self.statements.clear();
                 if let Some(state) = &mut ways.state {
@@ -308,9 +314,14 @@ impl Conversation {
     /// The name that the server knows a statement by, prepared there when need be; `None` when the
     /// client's own name is to be used. The outer error says what to wait for; the inner one was refused.
     fn server_name(&mut self, name: &[u8], ways: &mut Ways<'_>) -> Result<Result<Option<Arc<Statement>>, ()>, Next> {
-        let Some(state) = ways.state.as_deref_mut() else { return Err(Next::NeedServer) };
+        if ways.state.is_none() {
+            return Err(Next::NeedServer);
+        }
         if name.is_empty() {
-            self.use_care(self.statements.unnamed_care, ways);
+            if !self.statements.unnamed_care.is_clean() {
+                let text = self.statements.unnamed().unwrap_or_default().to_vec();
+                self.use_care(self.statements.unnamed_care, &text, ways);
+            }
             return self.unnamed(ways);
         }
         if self.names_unsettled() {
@@ -319,14 +330,13 @@ impl Conversation {
         match self.statements.get(name) {
             Some((statement, care)) => {
                 let (statement, care) = (statement.clone(), *care);
-                self.use_care(care, ways);
+                self.use_care(care, &statement.rest, ways);
                 self.ensure(&statement, ways);
                 Ok(Ok(Some(statement)))
             }
             // The server knows it by this name only if SQL's PREPARE made it, on a connection that is pinned.
             None if !name.starts_with(PREFIX) => Ok(Ok(None)),
             None => {
-                let _ = state;
                 let shown = String::from_utf8_lossy(name);
                 let message = format!("prepared statement \"{shown}\" does not exist");
                 self.refuse(Failure::error("26000", message), ways);
@@ -356,9 +366,20 @@ impl Conversation {
         Ok(Err(()))
     }
 
-    fn use_care(&mut self, care: Care, ways: &mut Ways<'_>) {
-        self.care = self.care.max(care);
-        if care == Care::Forget {
+    /// Notes what a statement of this text leaves when it runs; `rest` is the text, its terminator and more.
+    fn use_care(&mut self, care: Care, rest: &[u8], ways: &mut Ways<'_>) {
+        if care.has(Care::NAMED | Care::SETTINGS) {
+            let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+            let verdict = ways.analyzer.read_again(text);
+            self.see_to(care, verdict.names);
+            if let Some(effect) = verdict.effect {
+                self.see_to(Care::CLEAN, effect.names());
+                self.restore_later(&effect);
+            }
+        } else if !care.is_clean() {
+            self.see_to(care, Vec::new());
+        }
+        if care.has(Care::FORGETS) {
             self.statements.clear();
             if let Some(state) = &mut ways.state {
                 state.prepared.clear();
@@ -370,6 +391,9 @@ impl Conversation {
         let mut reader = Reader::new(body);
         let (Ok(portal), Ok(name)) = (reader.cstr(), reader.cstr()) else { return Err(malformed("Bind")) };
         let Ok(statement) = self.server_name(name, ways)? else { return Ok(None) };
+        if self.care.has(Care::SETTINGS) {
+            self.see_parameters(reader.rest());
+        }
         self.bound = match &statement {
             Some(statement) => ways.analyzer.place_of(statement.key, &statement.rest),
             None if name.is_empty() => self.unnamed_place,

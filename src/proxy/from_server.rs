@@ -65,7 +65,8 @@ impl Conversation {
             let Some(header) = frame::header(rest, MAX_BODY).map_err(|error| unexpected(&error.to_string()))? else {
                 break;
             };
-            let Some(body) = held_body(header, rest)? else { break };
+            let asked = header.tag == b'D' && matches!(self.expects.head(), Some(Expect::Probe(_)));
+            let Some(body) = held_body(header, rest, asked)? else { break };
             // Words of our own may come with these, and go behind what was passed on so far.
             if matches!(header.tag, b'Z' | b'E' | b'A') {
                 copy(run, at, to_client);
@@ -95,9 +96,13 @@ impl Conversation {
         state: &mut ServerState,
         to_client: &mut Vec<u8>,
     ) -> Result<Fate, Failure> {
-        let injected = matches!(self.expects.head(), Some(Expect::Injected));
+        let injected = self.expects.head().is_some_and(Expect::is_own);
         let fate = if injected { Fate::Drop } else { Fate::Forward };
         match header.tag {
+            b'D' if injected => {
+                self.expects.probe_row(body);
+                Ok(Fate::Drop)
+            }
             b'C' if !injected => {
                 self.tally.command(body);
                 self.answer(header.tag, state)
@@ -108,6 +113,15 @@ impl Conversation {
             b'Z' => {
                 self.ready(body, state, to_client)?;
                 Ok(fate)
+            }
+            // A server that ends the connection says so to the client.
+            b'E' if injected && matches!(error_fields(body).severity, b"FATAL" | b"PANIC") => {
+                self.errored = true;
+                Ok(Fate::Forward)
+            }
+            b'E' if injected && !matches!(self.expects.head(), Some(Expect::Injected)) => {
+                self.failed = true;
+                Ok(Fate::Drop)
             }
             b'E' if injected => Err(Failure::fatal("22023", "the session's settings could not be applied to a server")
                 .detail(String::from_utf8_lossy(error_fields(body).message))),
@@ -126,8 +140,8 @@ impl Conversation {
                 Ok(fate)
             }
             b'N' => Ok(fate),
-            // Only a pinned client can have asked for it.
-            b'A' if self.care >= crate::proxy::care::Care::Pin => Ok(notification(body, state, to_client)),
+            // Only a client that keeps the connection, or is about to, can have asked for it.
+            b'A' if self.may_listen() => Ok(notification(body, state, to_client)),
             b'A' => Ok(Fate::Drop),
             tag => Err(unexpected(&format!("message type 0x{tag:02X}"))),
         }
@@ -137,7 +151,7 @@ impl Conversation {
     fn answer(&mut self, tag: u8, state: &mut ServerState) -> Result<Fate, Failure> {
         let Some(head) = self.expects.head() else { return Err(unexpected("an answer to nothing")) };
         match (tag, head) {
-            (_, Expect::Injected) => return Ok(Fate::Drop),
+            (_, own) if own.is_own() => return Ok(Fate::Drop),
             (b'D' | b'd' | b'c' | b'H' | b'T' | b'C' | b'I' | b'V', Expect::Query(_)) => return Ok(Fate::Forward),
             (b'D' | b'd' | b'c' | b'H', Expect::Execute) | (b't', Expect::Describe) => return Ok(Fate::Forward),
             (b'G', Expect::Query(_)) => {
@@ -177,6 +191,17 @@ impl Conversation {
         match self.expects.pop() {
             Some(Expect::Injected) => {
                 self.tell_parameters(state, to_client);
+                return Ok(());
+            }
+            Some(Expect::Restored(settings)) => {
+                if !failed && status == b'I' {
+                    self.restored(&settings, state);
+                }
+                self.tell_parameters(state, to_client);
+                return Ok(());
+            }
+            Some(Expect::Probe(probe)) => {
+                self.probed(*probe, failed, state);
                 return Ok(());
             }
             Some(Expect::Sync) => {}
@@ -241,13 +266,15 @@ impl Conversation {
 }
 
 /// The body of a frame that must be whole to be understood, `Some(&[])` for one that is passed on by its header alone.
-fn held_body(header: Header, rest: &[u8]) -> Result<Option<&[u8]>, Failure> {
-    if !matches!(header.tag, b'Z' | b'S') {
+fn held_body(header: Header, rest: &[u8], asked: bool) -> Result<Option<&[u8]>, Failure> {
+    // An answer to ourselves that is too long counts as one that cannot be read.
+    let whole = matches!(header.tag, b'Z' | b'S' | b'A') || asked && header.body <= MAX_HELD;
+    if !whole {
         let available = rest.len().min(header.total());
         return Ok(Some(rest.get(HEADER_LEN..available).unwrap_or_default()));
     }
     if header.body > MAX_HELD {
-        return Err(unexpected("a parameter of absurd length"));
+        return Err(unexpected("a message of absurd length"));
     }
     Ok(rest.get(HEADER_LEN..header.total()))
 }

@@ -5,7 +5,9 @@
 //! login    startup packet, SCRAM, what the server would have said at startup
 //! session  the sockets of one client: polls both, one task, no timers, no channels
 //!   conversation   what the bytes mean, without I/O: from_client, from_server, expect
-//!   analyzer       what a statement does to its session, once per template
+//!   keeping        what the client keeps: its settings, and what pins it to a server connection
+//!   analyzer       what a statement does to its session, once per template: changes, traces, functions, bodies
+//!   probe          asking the server what the session has become, where that cannot be known; pins say what stays
 //! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
 //! meter    counts, bytes and times of everything that passes
 //! admin    the console: `psql -d pgweir`
@@ -17,7 +19,9 @@
 pub mod about;
 pub mod admin;
 pub mod analyzer;
+pub mod bodies;
 pub mod care;
+pub mod changes;
 pub mod clients;
 pub mod conversation;
 pub mod database;
@@ -25,10 +29,14 @@ pub mod expect;
 mod from_client;
 mod from_server;
 pub mod functions;
+pub mod keeping;
 pub mod listen;
 pub mod login;
 pub mod meter;
 mod metrics;
+pub mod pins;
+pub mod probe;
 pub mod session;
 pub mod sharded;
 pub mod statements;
+pub mod traces;

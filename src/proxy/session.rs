@@ -7,9 +7,12 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use tokio::task::JoinHandle;
 
 use crate::net::dialogue::Dialogue;
 use crate::net::stream::Stream;
@@ -22,9 +25,11 @@ use crate::proxy::clients::Seat;
 use crate::proxy::conversation::{Conversation, Next};
 use crate::proxy::database::Database;
 use crate::proxy::from_client::Ways;
+use crate::proxy::keeping::Parting;
 use crate::proxy::login::Registered;
 use crate::proxy::meter::Counters;
 use crate::proxy::meter::timing::{Timing, now};
+use crate::proxy::pins::Pins;
 use crate::wire::message::Failure;
 
 /// Bytes read at once.
@@ -75,6 +80,10 @@ pub struct Session {
     timing: Timing,
     serving: Option<Serving>,
     ticket: Option<Ticket>,
+    /// The database's functions are being read, because this client has changed them.
+    reading: Option<JoinHandle<()>>,
+    /// Why it keeps its server connection, as others were told.
+    shown: Pins,
     blocked: Blocked,
     /// The client said good-bye.
     leaving: bool,
@@ -174,6 +183,8 @@ impl Session {
             timing: Timing::default(),
             serving: None,
             ticket: None,
+            reading: None,
+            shown: Pins::default(),
             blocked,
             leaving: false,
             access,
@@ -214,9 +225,11 @@ impl Session {
                 moved |= backlog.flush(&mut conn.stream, cx).map_err(|_| self.server_gone())?;
             }
             moved |= self.await_server(cx, &mut scratch.work)?;
+            moved |= self.reading.is_some() && self.await_reading(cx);
             moved |= self.read_client(cx, scratch)?;
             moved |= self.read_server(cx, scratch)?;
-            moved |= self.settle();
+            moved |= self.probe(cx, &mut scratch.work)?;
+            moved |= self.settle()?;
             if !moved {
                 if self.guard.client.activity.is_killed() {
                     return Err(End::Failed(Failure::fatal("57P01", "terminated by the administrator")));
@@ -252,15 +265,13 @@ impl Session {
         self.guard.client.serve(Some(conn.cancel.clone()));
         self.timing.assign(self.access.database.meter.at(self.access.home));
         self.talk.attach(&mut conn.state, &mut work.to_server, &mut work.to_client);
-        if self.access.database.keeps_connections() {
-            self.talk.care = Care::Pin;
-        }
+        self.talk.keeps = self.access.database.keeps_connections();
         self.serving = Some(Serving { conn, stash: Vec::new(), backlog: Backlog::default() });
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
         let server_is_slow = self.serving.as_ref().is_some_and(|serving| !serving.backlog.is_empty());
-        if self.leaving {
+        if self.leaving || self.reading.is_some() {
             return Ok(false);
         }
         if self.blocked == Blocked::Retry && !server_is_slow {
@@ -457,25 +468,54 @@ impl Session {
         Ok(true)
     }
 
-    /// Gives the server connection back when it is not needed any more; true when it was.
-    fn settle(&mut self) -> bool {
-        let done = self.talk.is_releasable()
-            && self.serving.as_ref().is_some_and(|serving| serving.backlog.is_empty() && serving.stash.is_empty());
-        let Some(Serving { conn, .. }) = self.serving.take_if(|_| done) else { return false };
-        let hygiene = if self.talk.care == Care::Clean { Hygiene::Clean } else { Hygiene::Discard };
-        if self.talk.care != Care::Clean {
+    /// Asks the server what the session has become, where that is not known; true when it was asked.
+    fn probe(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Result<bool, End> {
+        if !self.talk.wants_probe() || self.leaving {
+            return Ok(false);
+        }
+        let Some(serving) = self.serving.as_mut() else { return Ok(false) };
+        if self.talk.care.has(Care::SETTINGS) {
             // It may have been a definition of a function, among other things.
             self.access.database.watch_functions(&self.access.pool, self.access.home, Duration::from_secs(1));
         }
+        self.talk.probe(&mut serving.conn.state, &mut work.to_server);
+        self.write_all(cx, work)?;
+        Ok(true)
+    }
+
+    /// Gives the server connection back when it is not needed any more; true when it was.
+    fn settle(&mut self) -> Result<bool, End> {
+        if self.shown != self.talk.pins {
+            self.shown = self.talk.pins;
+            self.guard.client.show_pins(self.shown);
+        }
+        let done = self.talk.is_releasable()
+            && self.serving.as_ref().is_some_and(|serving| serving.backlog.is_empty() && serving.stash.is_empty());
+        if done && self.talk.is_suspect() && !self.shown.is_empty() {
+            let failure = Failure::fatal("08006", "the server connection cannot be used any more");
+            return Err(End::Failed(failure.hint("connect again; temporary tables, locks and listeners are lost")));
+        }
+        let Some(Serving { conn, .. }) = self.serving.take_if(|_| done) else { return Ok(false) };
         let suspect = self.talk.is_suspect();
-        self.talk.detach();
+        let defined = self.talk.detach();
         self.guard.client.serve(None);
         if suspect {
             self.access.pool.discard(conn);
+        } else if defined && self.access.database.sharded.is_none() {
+            self.reading = Some(tokio::spawn(self.access.database.clone().learn(self.access.pool.clone(), conn)));
         } else {
-            self.access.pool.release_after(conn, hygiene);
+            self.access.pool.release_after(conn, Hygiene::Clean);
         }
-        true
+        Ok(true)
+    }
+
+    /// Waits until what this client defined is known, before it can be used; true when it has just become known.
+    fn await_reading(&mut self, cx: &mut Context<'_>) -> bool {
+        let done = self.reading.as_mut().is_some_and(|reading| Pin::new(reading).poll(cx).is_ready());
+        if done {
+            self.reading = None;
+        }
+        done
     }
 
     fn server_gone(&self) -> End {
@@ -499,12 +539,14 @@ impl Session {
             // Best effort: nobody waits for a client that does not read.
             let _ = self.backlog.write(&mut self.client, &mut cx, &out);
         }
-        let Some(Serving { conn, stash, backlog }) = self.serving.take() else { return };
+        let Some(Serving { mut conn, stash, backlog }) = self.serving.take() else { return };
         self.guard.client.serve(None);
-        let clean = self.talk.is_idle() && !self.talk.is_suspect() && stash.is_empty() && backlog.is_empty();
-        if clean {
-            let hygiene = if self.talk.care == Care::Clean { Hygiene::Clean } else { Hygiene::Discard };
-            return self.access.pool.release_after(conn, hygiene);
+        if self.talk.is_idle() && stash.is_empty() && backlog.is_empty() {
+            return match self.talk.part(&mut conn.state) {
+                Parting::Clean => self.access.pool.release_after(conn, Hygiene::Clean),
+                Parting::Discard => self.access.pool.release_after(conn, Hygiene::Discard),
+                Parting::Close => self.access.pool.discard(conn),
+            };
         }
         if !self.talk.expects.is_empty() {
             // Nobody waits for the answer: do not let the server work for it.

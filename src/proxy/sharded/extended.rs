@@ -243,12 +243,12 @@ impl ShardedSession {
             Target::All => self.every_shard(),
             Target::Own => return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target"))),
         };
-        let (mut writes, mut definitions, mut care) = (false, false, Care::Clean);
+        let (mut writes, mut definitions, mut care) = (false, false, Care::CLEAN);
         for step in &group {
             if let Step::Bind { planned, .. } = step {
                 writes |= planned.writes;
                 definitions |= planned.changes_definitions();
-                care = care.max(planned.care);
+                care.add(planned.care);
             }
         }
         self.attach(&shards, writes).await?;

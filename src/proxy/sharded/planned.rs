@@ -36,17 +36,20 @@ impl Planned {
     /// What a statement does to its session, refused where that cannot be kept over several servers.
     fn care_of(sql: &str) -> Result<Care, Failure> {
         let verdict = Analyzer::default().analyze(sql.as_bytes());
-        match verdict.care {
-            Care::Pin | Care::Forget if verdict.effect.is_none() => Err(Failure::error(
+        let care = verdict.care;
+        // What may do anything is answered, and its connection is cleaned; what is known to leave something is refused.
+        let seen = care.has(Care::SETTINGS) != care.has(Care::STATE);
+        if verdict.effect.is_none() && (seen || care.has(Care::NAMED | Care::STAYS | Care::FORGETS)) {
+            return Err(Failure::error(
                 "0A000",
                 "this leaves state in its session, which a sharded database cannot keep over several servers",
             )
             .hint(
                 "Connect to the shard itself, or use a form that ends with the transaction (SET LOCAL, \
                    pg_advisory_xact_lock, ON COMMIT DROP in an unsharded database).",
-            )),
-            care => Ok(care),
+            ));
         }
+        Ok(care)
     }
 
     /// The route for these constants.

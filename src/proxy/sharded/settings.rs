@@ -51,7 +51,7 @@ impl ShardedSession {
     pub(super) async fn setting(&mut self, sql: &str, leading: [Keyword; 3]) -> Result<(), Trouble> {
         if leading[0] == Keyword::Show {
             let shard = self.transaction.shards().next().unwrap_or(0);
-            return self.on_one(shard, sql, false, Care::Clean).await;
+            return self.on_one(shard, sql, false, Care::CLEAN).await;
         }
         match Analyzer::default().analyze(sql.as_bytes()).effect.map(|effect| *effect) {
             Some(Effect::Set(name, value)) => self.set(sql, &name, value).await,
@@ -83,7 +83,7 @@ impl ShardedSession {
                 message::command_complete(&mut self.to_client, b"DEALLOCATE");
                 Ok(())
             }
-            None => self.local_setting(sql, leading).await,
+            Some(Effect::Several(_)) | None => self.local_setting(sql, leading).await,
         }
     }
 

@@ -8,6 +8,7 @@ mod raw;
 mod servers;
 mod session;
 mod sharded;
+mod state;
 
 mod tls;
 
@@ -35,6 +36,13 @@ impl Stage {
     fn new(size: usize) -> Self {
         let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
         let proxy = Proxy::start(&config(&cluster, size));
+        Self { proxy, cluster }
+    }
+
+    /// With a pool mode of its own.
+    fn in_mode(size: usize, mode: &str) -> Self {
+        let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
+        let proxy = Proxy::start(&config(&cluster, size).replace("pool: {", &format!("pool: {{mode: {mode}, ")));
         Self { proxy, cluster }
     }
 
