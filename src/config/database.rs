@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::define::{Reader, choices, settings};
+use super::access::AuthQuery;
+use super::define::{Reader, choices, item, settings};
 use super::sharding::{Placement, Sharding};
 use super::tree::{At, Node, Value};
 use super::url::ServerUrl;
@@ -16,6 +17,8 @@ settings! {
         /// The servers of a sharded database, in an order that must not change: the first one also answers
         /// what only needs some server, and holds rows whose key is NULL.
         shards: Vec<Shard> = absent,
+        /// Where users are looked up who are not in the file.
+        auth_query: Option<AuthQuery> = absent,
         /// Connections to each server.
         pool: Pool = "{}",
         /// How tables lie on the shards.
@@ -142,19 +145,19 @@ fn check_database(database: &Database, node: &Node, reader: &mut Reader) -> bool
         }
     }
     check_shard_names(database, node, reader);
+    let url = database.servers().next().map(|(_, url)| url);
+    if let Some(query) = &database.auth_query
+        && query.user.is_none()
+        && url.is_some_and(|url| url.user.is_none())
+    {
+        let what = format!("`{path}.auth_query` has no user, and neither has the server's URL");
+        reader.problem::<()>(at("auth_query"), what, "add `user: pgweir_auth` and its `password`");
+    }
     if let Some((sharding, at)) = database.sharding.as_ref().zip(node.get("sharding")) {
         check_placements(database, sharding, at, reader);
         check_locals(database, sharding, at, reader);
     }
     reader.problems.len() == before
-}
-
-/// The n-th item of a list, or the node itself when it stands for a list of one.
-fn item(node: &Node, index: usize) -> &Node {
-    match &node.value {
-        Value::List(items) => items.get(index).unwrap_or(node),
-        _ => node,
-    }
 }
 
 fn check_shard_names(database: &Database, node: &Node, reader: &mut Reader) {

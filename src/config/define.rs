@@ -182,11 +182,11 @@ macro_rules! settings {
             fn read(node: &$crate::config::tree::Node, reader: &mut $crate::config::define::Reader) -> Option<Self> {
                 use $crate::config::define::{check_group, read_setting};
                 const PLANNED: &[$crate::config::define::Planned] = &[$($(($later, $instead),)+)?];
-                if !check_group(node, &[$(stringify!($field)),+], PLANNED, reader) {
+                if !check_group(node, &[$($crate::config::define::name(stringify!($field))),+], PLANNED, reader) {
                     return None;
                 }
                 // All are read before the first `?`, so that each one's mistake is reported.
-                $( let $field = read_setting::<$type>(node, stringify!($field), $crate::config::define::default!($default), reader); )+
+                $( let $field = read_setting::<$type>(node, $crate::config::define::name(stringify!($field)), $crate::config::define::default!($default), reader); )+
                 let group = Self { $( $field: $field?, )+ };
                 $( if !$check(&group, node, reader) { return None; } )?
                 Some(group)
@@ -194,7 +194,7 @@ macro_rules! settings {
 
             fn list(&self, path: &str, out: &mut Vec<(String, String)>) {
                 $( $crate::config::define::FromNode::list(
-                    &self.$field, &$crate::config::define::below(path, stringify!($field)), out); )+
+                    &self.$field, &$crate::config::define::below(path, $crate::config::define::name(stringify!($field))), out); )+
             }
 
             fn document(path: &str, out: &mut Vec<$crate::config::define::Group>) {
@@ -203,14 +203,14 @@ macro_rules! settings {
                     path: path.to_owned(),
                     doc: join_doc(&[$($group_doc),+]),
                     settings: vec![$( Setting {
-                        name: stringify!($field),
+                        name: $crate::config::define::name(stringify!($field)),
                         what: <$type as $crate::config::define::FromNode>::what(),
                         default: $crate::config::define::default!($default),
                         doc: join_doc(&[$($doc),+]),
                     } ),+],
                 });
                 $( <$type as $crate::config::define::FromNode>::document(
-                    &$crate::config::define::below(path, stringify!($field)), out); )+
+                    &$crate::config::define::below(path, $crate::config::define::name(stringify!($field))), out); )+
             }
         }
     };
@@ -263,6 +263,11 @@ macro_rules! choices {
     };
 }
 
+/// A field's name as it stands in the file.
+pub(super) fn name(field: &'static str) -> &'static str {
+    field.strip_prefix("r#").unwrap_or(field)
+}
+
 /// A default as the macro is given it.
 macro_rules! default {
     (required) => {
@@ -298,6 +303,14 @@ pub(super) fn join_doc(lines: &[&str]) -> String {
 /// The path of a setting below a group.
 pub(super) fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// The n-th item of a list, or the node itself when it stands for a list of one.
+pub(super) fn item(node: &Node, index: usize) -> &Node {
+    match &node.value {
+        Value::List(items) => items.get(index).unwrap_or(node),
+        _ => node,
+    }
 }
 
 /// The text of a single value.

@@ -8,6 +8,7 @@
 //! A setting is defined in one place ([`settings`], [`database`], [`sharding`]) with [`define`]'s macro.
 //! Whatever this version does not execute is refused at load; nothing is ever silently ignored.
 
+mod access;
 mod database;
 mod define;
 mod docs;
@@ -21,15 +22,18 @@ mod values;
 
 use std::path::Path;
 
+pub use access::{AddressRange, AuthQuery, HbaMethod, HbaRule, HbaType};
 pub use database::{CommitMode, Database, Pool, PoolMode, Shard};
 pub use define::{Group, Setting, SettingDefault};
 pub use docs::{groups, markdown};
 pub use secret::Secret;
-pub use settings::{Address, CONSOLE, ClientTls, ClientTlsMode, Config, Limits, Stats, User};
+pub use settings::{
+    Address, CONSOLE, ClientTls, ClientTlsMode, ClientVerify, Config, HostCertificate, Limits, Stats, User,
+};
 pub use sharding::{
     HashPlacement, KeyColumn, ListPart, PerShard, Placement, RangePart, ShardedTable, Sharding, TableName,
 };
-pub use url::{ServerUrl, SslMode};
+pub use url::{ChannelBinding, ServerUrl, SslMode};
 pub use values::ByteSize;
 
 use crate::error::{Error, Result};

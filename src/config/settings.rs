@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::access::{HbaMethod, HbaRule, HbaType};
 use super::database::Database;
 use super::define::{FromNode, Reader, choices, scalar, settings};
 use super::secret::Secret;
@@ -29,9 +30,13 @@ settings! {
         stats: Stats = "{}",
         /// Limits for all clients together and for each one.
         limits: Limits = "{}",
+        /// Which clients may connect from where, and how they prove who they are. Without it, all who know a password
+        /// (`scram-sha-256`).
+        hba: Vec<HbaRule> = absent,
         /// Who may connect, by name. A name and password here are the client's; which user the proxy is to
-        /// a server is said by the server's URL.
-        users: BTreeMap<String, User> = required,
+        /// a server is said by the server's URL. Others may come in by a database's `auth_query`, or by a rule of `hba` with
+        /// `method: cert` or `trust`.
+        users: BTreeMap<String, User> = absent,
         /// The databases that clients may ask for, by name.
         databases: BTreeMap<String, Database> = required,
     }
@@ -44,9 +49,6 @@ settings! {
         /// What the user must know. Copy the verifier from `pg_authid.rolpassword` and the proxy never
         /// learns the password itself.
         password: Secret = required,
-    }
-    planned {
-        "auth_query": "write the user's verifier from pg_authid.rolpassword as `password`",
     }
 }
 
@@ -72,6 +74,26 @@ choices! {
     }
 }
 
+choices! {
+    /// Whether clients must show a certificate.
+    pub enum ClientVerify {
+        /// One that is shown must be good.
+        Optional = "optional",
+        /// There must be one.
+        Required = "required",
+    }
+}
+
+settings! {
+    /// A certificate for one name.
+    pub struct HostCertificate {
+        /// The certificate chain's file (PEM).
+        certificate: String = required,
+        /// The private key's file (PEM).
+        key: String = required,
+    }
+}
+
 settings! {
     /// Encryption between clients and the proxy.
     pub struct ClientTls {
@@ -81,9 +103,12 @@ settings! {
         certificate: Option<String> = absent,
         /// The private key's file (PEM).
         key: Option<String> = absent,
-    }
-    planned {
-        "client_ca": "remove it; clients are known by their passwords",
+        /// Certificates for clients that ask for these names (SNI); others get the one above.
+        hosts: BTreeMap<String, HostCertificate> = absent,
+        /// The authorities (PEM) that may have issued clients' certificates. Clients are asked for a certificate.
+        client_ca: Option<String> = absent,
+        /// Whether a client without a certificate of `client_ca` is refused.
+        verify: ClientVerify = "optional",
     }
     check check_tls;
 }
@@ -93,6 +118,9 @@ settings! {
     pub struct Limits {
         /// Clients connected at once; the next one is refused with SQLSTATE 53300.
         max_clients: u32 = "10000",
+        /// Clients that are about to log in, at once, and never more than half of `max_clients`. When one more comes, the one
+        /// that has taken longest is refused with SQLSTATE 53300.
+        max_logins: u32 = "5000",
         /// Time from connecting to being authenticated.
         login_timeout: Duration = "15s",
         /// The longest message that a client may send. PostgreSQL's own limit is 1GB.
@@ -164,13 +192,16 @@ fn check_config(config: &Config, node: &Node, reader: &mut Reader) -> bool {
     if config.workers == Some(0) {
         reader.problem::<()>(at("workers"), "`workers` is 0", "write 1 or more, or leave it out for one per core");
     }
-    if config.users.is_empty() {
+    let others = config.databases.values().any(|database| database.auth_query.is_some())
+        || config.hba.iter().any(|rule| matches!(rule.method, HbaMethod::Cert | HbaMethod::Trust));
+    if config.users.is_empty() && !others {
         reader.problem::<()>(
             at("users"),
             "`users` names nobody, so that nobody could connect",
-            "add `app: {password: ...}`",
+            "add `users: {app: {password: ...}}`, or `auth_query` to a database",
         );
     }
+    check_hba(config, node, reader);
     if config.databases.is_empty() {
         let hint = "add `shop: {primary: \"postgres://app@10.0.0.1/shop\"}`";
         reader.problem::<()>(at("databases"), "`databases` names no database", hint);
@@ -214,8 +245,27 @@ fn check_console(config: &Config, node: &Node, reader: &mut Reader) {
     }
 }
 
+/// Rules that could never fit, as TLS is not set up for them.
+fn check_hba(config: &Config, node: &Node, reader: &mut Reader) {
+    let Some(list) = node.get("hba") else { return };
+    if config.hba.is_empty() {
+        let hint = "remove it to let in all who know a password, or add `- {type: hostssl, method: scram-sha-256}`";
+        reader.problem::<()>(list.at, "`hba` has no rule, so that nobody could connect", hint);
+    }
+    for (index, rule) in config.hba.iter().enumerate() {
+        let at = super::define::item(list, index).at;
+        if rule.r#type == HbaType::HostSsl && config.tls.mode == ClientTlsMode::Disable {
+            let what = "this rule is about TLS, but `tls.mode` is `disable`";
+            reader.problem::<()>(at, what, "set up `tls`, or write `type: host`");
+        } else if rule.method == HbaMethod::Cert && config.tls.client_ca.is_none() {
+            let what = "this rule asks for a certificate, but `tls.client_ca` does not say whose";
+            reader.problem::<()>(at, what, "add `client_ca: ca.pem` to `tls`");
+        }
+    }
+}
+
 fn check_tls(tls: &ClientTls, node: &Node, reader: &mut Reader) -> bool {
-    let given = [("certificate", &tls.certificate), ("key", &tls.key)];
+    let given = [("certificate", &tls.certificate), ("key", &tls.key), ("client_ca", &tls.client_ca)];
     if tls.mode == ClientTlsMode::Disable {
         if let Some((name, _)) = given.iter().find(|(_, value)| value.is_some()) {
             let at = node.get(name).map_or(node.at, |node| node.at);
@@ -224,7 +274,12 @@ fn check_tls(tls: &ClientTls, node: &Node, reader: &mut Reader) -> bool {
         }
         return true;
     }
-    for (name, _) in given.iter().filter(|(_, value)| value.is_none()) {
+    if tls.verify == ClientVerify::Required && tls.client_ca.is_none() {
+        let hint = "add `client_ca`: a PEM file";
+        reader.problem::<()>(node.at, "`tls.verify` is `required`, but `tls.client_ca` is missing", hint);
+        return false;
+    }
+    for (name, _) in given.iter().take(2).filter(|(_, value)| value.is_none()) {
         let what = format!("`tls.mode` is `{}`, but `tls.{name}` is missing", tls.mode.word());
         reader.problem::<()>(node.at, what, format!("add `{name}`: a PEM file"));
     }

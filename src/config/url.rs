@@ -23,6 +23,18 @@ choices! {
     }
 }
 
+choices! {
+    /// Whether the server's proof of the password must be bound to its certificate.
+    pub enum ChannelBinding {
+        /// Never.
+        Disable = "disable",
+        /// If the server can.
+        Prefer = "prefer",
+        /// Always.
+        Require = "require",
+    }
+}
+
 /// Where a PostgreSQL server is and who to be there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrl {
@@ -40,10 +52,17 @@ pub struct ServerUrl {
     pub sslmode: SslMode,
     /// A file of trusted authorities (PEM); the system's when there is none.
     pub sslrootcert: Option<String>,
+    /// The certificate to show to the server and its key (PEM files).
+    pub identity: Option<(String, String)>,
+    /// Begin with TLS at once, without SSLRequest (`sslnegotiation=direct`).
+    pub direct: bool,
+    /// Whether SCRAM is bound to TLS.
+    pub channel_binding: ChannelBinding,
 }
 
 /// Parameters that a URL may have.
-const PARAMETERS: &[&str] = &["sslmode", "sslrootcert", "password"];
+const PARAMETERS: &[&str] =
+    &["sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation", "channel_binding", "password"];
 
 impl ServerUrl {
     /// Reads `postgres://user:password@host:port/database?sslmode=..&sslrootcert=..`. The error says
@@ -77,23 +96,72 @@ impl ServerUrl {
             database,
             sslmode: SslMode::Prefer,
             sslrootcert: None,
+            identity: None,
+            direct: false,
+            channel_binding: ChannelBinding::Prefer,
         };
+        let (mut certificate, mut key) = (None, None);
         for (name, value) in url.query_pairs() {
-            server.set(&name, &value)?;
+            match &*name {
+                "sslcert" => certificate = Some(value.into_owned()),
+                "sslkey" => key = Some(value.into_owned()),
+                _ => server.set(&name, &value)?,
+            }
         }
+        server.identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err("it has sslcert without sslkey".to_owned()),
+            (None, Some(_)) => return Err("it has sslkey without sslcert".to_owned()),
+        };
+        server.check_tls()?;
         if [&server.user, &server.database].into_iter().flatten().any(|text| text.contains('\0')) {
             return Err("it holds a zero byte".to_owned());
         }
         Ok(server)
     }
 
+    /// What asks for TLS makes no sense where there may be none.
+    fn check_tls(&self) -> Result<(), String> {
+        let certain = !matches!(self.sslmode, SslMode::Disable | SslMode::Prefer);
+        let asking = [
+            (self.direct, "sslnegotiation=direct"),
+            (self.channel_binding == ChannelBinding::Require, "channel_binding=require"),
+        ];
+        match asking.into_iter().find(|(asks, _)| *asks && !certain) {
+            Some((_, what)) => Err(format!("it has {what}, which needs sslmode=require, verify-ca or verify-full")),
+            None => Ok(()),
+        }
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
+            "sslmode" if value == "allow" => {
+                return Err(
+                    "its sslmode is `allow`, which encrypts only where a server insists: write `prefer`".to_owned()
+                );
+            }
             "sslmode" => {
                 self.sslmode = SslMode::of_word(value)
                     .ok_or_else(|| format!("its sslmode is `{value}`, where {} is known", SslMode::what()))?;
             }
             "sslrootcert" => self.sslrootcert = Some(value.to_owned()),
+            "sslnegotiation" => {
+                self.direct = match value {
+                    "direct" => true,
+                    "postgres" => false,
+                    _ => {
+                        return Err(format!(
+                            "its sslnegotiation is `{value}`, where `postgres` and `direct` are known"
+                        ));
+                    }
+                }
+            }
+            "channel_binding" => {
+                self.channel_binding = ChannelBinding::of_word(value).ok_or_else(|| {
+                    format!("its channel_binding is `{value}`, where {} is known", ChannelBinding::what())
+                })?;
+            }
             "password" => self.password = Some(Secret::new(value)),
             _ => {
                 let known = super::problem::one_of(PARAMETERS.iter().copied());
@@ -119,9 +187,21 @@ impl ServerUrl {
         text.push_str(&self.database.as_deref().map(encode).unwrap_or_default());
         text.push_str("?sslmode=");
         text.push_str(self.sslmode.word());
+        let mut add = |name: &str, value: &str| {
+            text.push_str(&format!("&{name}={}", encode(value)));
+        };
         if let Some(file) = &self.sslrootcert {
-            text.push_str("&sslrootcert=");
-            text.push_str(&encode(file));
+            add("sslrootcert", file);
+        }
+        if let Some((certificate, key)) = &self.identity {
+            add("sslcert", certificate);
+            add("sslkey", key);
+        }
+        if self.direct {
+            add("sslnegotiation", "direct");
+        }
+        if self.channel_binding != ChannelBinding::Prefer {
+            add("channel_binding", self.channel_binding.word());
         }
         Ok(text)
     }
@@ -222,6 +302,12 @@ mod tests {
         let whole = ServerUrl::parse(&url.with_password().unwrap()).unwrap();
         assert_eq!((whole.password.clone(), whole.clone()), (url.password.clone(), url));
 
+        let text =
+            "postgres://h/x?sslmode=require&sslcert=/c%20.pem&sslkey=/k&sslnegotiation=direct&channel_binding=require";
+        let url = ServerUrl::parse(text).unwrap();
+        assert_eq!((url.identity.clone(), url.direct), (Some(("/c .pem".into(), "/k".into())), true));
+        assert_eq!(ServerUrl::parse(&url.with_password().unwrap()), Ok(url));
+
         let url = ServerUrl::parse("postgresql://db.example").unwrap();
         assert_eq!((url.port, url.user, url.database, url.sslmode), (5432, None, None, SslMode::Prefer));
         assert_eq!(ServerUrl::parse("postgres://[::1]:1/x").unwrap().address(), "[::1]:1");
@@ -235,6 +321,10 @@ mod tests {
             ("postgres://u:s3cret@/x", "host"),
             ("postgres://u:s3cret@h1,h2/x", "one host"),
             ("postgres://u:s3cret@h/x?sslmode=maybe", "`maybe`"),
+            ("postgres://u:s3cret@h/x?sslmode=allow", "write `prefer`"),
+            ("postgres://u:s3cret@h/x?sslcert=/c.pem", "without sslkey"),
+            ("postgres://u:s3cret@h/x?sslnegotiation=direct", "needs sslmode=require"),
+            ("postgres://u:s3cret@h/x?channel_binding=require&sslmode=prefer", "needs sslmode=require"),
             ("postgres://u:s3cret@h/x?target=1", "parameter `target`"),
             ("postgres://u:s3cr%zzet@h/x", "two hexadecimal"),
             ("postgres://u:s3cret@h:99999/x", "no URL"),

@@ -1,6 +1,7 @@
 //! Opening a connection: a URL in, a client whose connection task runs, or an error that says which
 //! server, what failed and what to do, and never the password.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
@@ -9,7 +10,7 @@ use tokio_postgres::{Client, Config};
 use super::fault::explain_failure;
 use super::tls::Tls;
 use crate::error::{Error, Result};
-use crate::net::tls::Verify;
+use crate::net::tls::{IdentityFiles, ServerTls, Verify};
 
 /// How long a connection attempt may take, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Target {
     config: Config,
     verify: Verify,
-    root_file: Option<String>,
+    tls: TlsOptions,
     label: String,
 }
 
@@ -52,7 +53,7 @@ impl Target {
             config.password(password);
         }
         let label = label(&config);
-        Ok(Self { config, verify, root_file: options.root_file, label })
+        Ok(Self { config, verify, tls: options, label })
     }
 
     /// The server for messages: `postgres://user@host:port/database`, no password.
@@ -65,7 +66,7 @@ impl Target {
     /// # Errors
     /// Says which server, what failed and what to do.
     pub async fn connect(&self) -> Result<Client> {
-        let tls = Tls::new(self.verify, self.root_file.as_deref())?;
+        let tls = Tls::new(&self.tls.how(self.verify)?)?;
         let (client, connection) = self
             .config
             .connect(tls)
@@ -104,10 +105,14 @@ fn label(config: &Config) -> String {
 }
 
 /// The options of libpq that tokio-postgres does not know.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct TlsOptions {
     mode: Option<String>,
     root_file: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+    /// Known to tokio-postgres too, which then leaves the protocol's name to us.
+    direct: bool,
 }
 
 impl TlsOptions {
@@ -127,12 +132,34 @@ impl TlsOptions {
         })
     }
 
+    fn how(&self, verify: Verify) -> Result<ServerTls<'_>> {
+        let identity = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                Some(IdentityFiles { certificate: Path::new(certificate), key: Path::new(key) })
+            }
+            (None, None) => None,
+            _ => {
+                return Err(Error::usage("the database URL has one of sslcert and sslkey, which belong together")
+                    .hint("give both"));
+            }
+        };
+        // libpq's word for the system's own authorities.
+        let authorities = self.root_file.as_deref().filter(|file| *file != "system").map(Path::new);
+        Ok(ServerTls { verify, authorities, identity, direct: self.direct })
+    }
+
     /// Takes the option when it is one of ours.
     fn take(&mut self, key: &str, value: &str) -> bool {
         match key {
             "sslmode" => self.mode = Some(value.to_owned()),
             "sslrootcert" => self.root_file = Some(value.to_owned()),
+            "sslcert" => self.certificate = Some(value.to_owned()),
+            "sslkey" => self.key = Some(value.to_owned()),
             "gssencmode" => {}
+            "sslnegotiation" => {
+                self.direct = value == "direct";
+                return false;
+            }
             _ => return false,
         }
         true
@@ -200,6 +227,13 @@ mod tests {
         assert!(options.modes().is_err());
         let (_, options) = take_tls_options("postgres://h/d?sslmode=require&sslrootcert=/a%20b.pem");
         assert_eq!(options.root_file.as_deref(), Some("/a b.pem"));
+        let (rest, options) = take_tls_options("postgres://h/d?sslcert=/c.pem&sslkey=/k.pem&sslnegotiation=direct");
+        assert_eq!(rest, "postgres://h/d?sslnegotiation=direct");
+        let how = options.how(Verify::Nobody).unwrap();
+        assert_eq!((how.identity.unwrap().key, how.direct), (Path::new("/k.pem"), true));
+        let (_, options2) = take_tls_options("postgres://h/d?sslcert=/c.pem");
+        assert!(options2.how(Verify::Nobody).is_err());
+        let (_, options) = take_tls_options("postgres://h/d?sslmode=require&sslrootcert=/a%20b.pem");
         assert_eq!(options.modes().unwrap(), (SslMode::Require, Verify::Authority));
     }
 

@@ -5,7 +5,6 @@
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -15,7 +14,8 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use tokio_rustls::TlsConnector;
 
 use crate::error::Result;
-use crate::net::tls::{Verify, connector};
+use crate::net::certificate::end_point;
+use crate::net::tls::{ServerTls, connector};
 
 /// Makes TLS sessions for tokio-postgres.
 #[derive(Clone)]
@@ -24,11 +24,9 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Reads the roots that `verify` needs; `root_file` is `sslrootcert`.
-    pub(super) fn new(verify: Verify, root_file: Option<&str>) -> Result<Self> {
-        // libpq's word for the system's own authorities.
-        let authorities = root_file.filter(|file| *file != "system").map(Path::new);
-        Ok(Self { connector: connector(verify, authorities)? })
+    /// Reads the files that `how` names.
+    pub(super) fn new(how: &ServerTls<'_>) -> Result<Self> {
+        Ok(Self { connector: connector(how)? })
     }
 }
 
@@ -96,7 +94,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Stream<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        // SCRAM without channel binding: `channel_binding=require` in the URL is refused by the driver.
-        ChannelBinding::none()
+        let chain = self.0.get_ref().1.peer_certificates();
+        let hash = chain.and_then(|chain| chain.first()).and_then(|certificate| end_point(certificate));
+        hash.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }

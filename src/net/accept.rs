@@ -1,16 +1,13 @@
-//! A client's first bytes: TLS, the startup packet, SCRAM.
+//! A client's first bytes: TLS and the startup packet.
 
 use std::io;
 
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
 use crate::net::dialogue::Dialogue;
-use crate::net::scram::{Exchange, MECHANISM, Outcome, Verifier};
 use crate::net::stream::Stream;
-use crate::wire::body::Reader;
-use crate::wire::frame::MAX_AUTH_BODY;
-use crate::wire::message::{self, Failure};
+use crate::net::tls::Door;
+use crate::wire::message::Failure;
 use crate::wire::startup::{self, Opening, Startup};
 
 /// What a client turned out to want.
@@ -29,9 +26,18 @@ pub enum Arrival {
     Gone,
 }
 
+/// The first byte of a TLS handshake, which no startup packet of a sane length begins with.
+const HANDSHAKE: u8 = 0x16;
+
 /// Reads the opening packets of a fresh connection.
-pub async fn open(tcp: TcpStream, tls: Option<&TlsAcceptor>) -> io::Result<Arrival> {
-    let mut dialogue = Dialogue::new(Stream::Plain(tcp));
+pub async fn open(tcp: TcpStream, door: Option<&Door>) -> io::Result<Arrival> {
+    let mut first = [0u8; 1];
+    let direct = door.is_some() && tcp.peek(&mut first).await? == 1 && first == [HANDSHAKE];
+    let stream = match door.filter(|_| direct) {
+        Some(door) => door.accept(tcp, true).await?,
+        None => Stream::Plain(tcp),
+    };
+    let mut dialogue = Dialogue::new(stream);
     // At most one SSLRequest and one GSSENCRequest, in either order, then the real packet.
     let (mut ssl_asked, mut gss_asked) = (false, false);
     loop {
@@ -55,8 +61,8 @@ pub async fn open(tcp: TcpStream, tls: Option<&TlsAcceptor>) -> io::Result<Arriv
             let failure = Failure::fatal("08P01", "received unencrypted data after SSL or GSSENC request");
             return refuse(dialogue, &failure).await;
         }
-        dialogue = match (opening, tls) {
-            (Opening::Ssl, Some(acceptor)) if !dialogue.stream.is_tls() => encrypt(dialogue, acceptor).await?,
+        dialogue = match (opening, door) {
+            (Opening::Ssl, Some(door)) if !dialogue.stream.is_tls() => encrypt(dialogue, door).await?,
             _ => {
                 dialogue.send(b"N").await?;
                 dialogue
@@ -65,13 +71,10 @@ pub async fn open(tcp: TcpStream, tls: Option<&TlsAcceptor>) -> io::Result<Arriv
     }
 }
 
-async fn encrypt(mut dialogue: Dialogue, acceptor: &TlsAcceptor) -> io::Result<Dialogue> {
+async fn encrypt(mut dialogue: Dialogue, door: &Door) -> io::Result<Dialogue> {
     dialogue.send(b"S").await?;
     match dialogue.stream {
-        Stream::Plain(tcp) => {
-            let tls = acceptor.accept(tcp).await?;
-            Ok(Dialogue::new(Stream::Tls(Box::new(tls.into()))))
-        }
+        Stream::Plain(tcp) => Ok(Dialogue::new(door.accept(tcp, false).await?)),
         tls @ Stream::Tls(_) => Ok(Dialogue::new(tls)),
     }
 }
@@ -82,41 +85,4 @@ pub async fn refuse(mut dialogue: Dialogue, failure: &Failure) -> io::Result<Arr
     failure.write(&mut out);
     dialogue.send(&out).await?;
     Ok(Arrival::Gone)
-}
-
-/// Proves that the client knows the password of `verifier`; the error is what it should be told.
-pub async fn authenticate(dialogue: &mut Dialogue, user: &str, verifier: Verifier) -> io::Result<Result<(), Failure>> {
-    let mut out = Vec::new();
-    message::authentication_sasl(&mut out, &[MECHANISM]);
-    dialogue.send(&out).await?;
-    let malformed = || Failure::fatal("08P01", "malformed SCRAM message");
-    let (tag, body) = dialogue.frame(MAX_AUTH_BODY).await?;
-    let Some(first) = (tag == b'p').then(|| initial_response(&body)).flatten() else { return Ok(Err(malformed())) };
-    let Ok((exchange, reply)) = Exchange::start(verifier, first) else { return Ok(Err(malformed())) };
-    out.clear();
-    message::authentication_sasl_continue(&mut out, reply.as_bytes());
-    dialogue.send(&out).await?;
-    let (tag, body) = dialogue.frame(MAX_AUTH_BODY).await?;
-    let outcome = if tag == b'p' { exchange.finish(&body) } else { return Ok(Err(malformed())) };
-    match outcome {
-        Ok(Outcome::Proven(last)) => {
-            out.clear();
-            message::authentication_sasl_final(&mut out, last.as_bytes());
-            message::authentication_ok(&mut out);
-            dialogue.send(&out).await?;
-            Ok(Ok(()))
-        }
-        Ok(Outcome::Wrong) => {
-            Ok(Err(Failure::fatal("28P01", format!("password authentication failed for user \"{user}\""))))
-        }
-        Err(_) => Ok(Err(malformed())),
-    }
-}
-
-/// The SCRAM message inside SASLInitialResponse, when it chose our mechanism.
-fn initial_response(body: &[u8]) -> Option<&[u8]> {
-    let mut reader = Reader::new(body);
-    let mechanism = reader.cstr().ok()?;
-    let length = reader.u32().ok()? as usize;
-    (mechanism == MECHANISM.as_bytes() && reader.rest().len() == length).then(|| reader.rest())
 }

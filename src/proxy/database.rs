@@ -6,21 +6,29 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::config::{Config, Database as Settings, PoolMode, ServerUrl, SslMode};
+use crate::config::{ChannelBinding, Config, Database as Settings, PoolMode, ServerUrl, SslMode};
 use crate::error::{Error, Result};
 use crate::net::connect::ServerTarget;
-use crate::net::tls::{self, Verify};
+use crate::net::prove::{Binding, Secret, Wallet};
+use crate::net::tls::{self, IdentityFiles, ServerTls, Verify};
 use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
 use crate::pool::settings::{Reported, Settings as SessionSettings};
 use crate::pool::{Interned, Pool, PoolOptions};
 use crate::proxy::functions::FunctionWatch;
+use crate::proxy::lookup::Lookup;
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::templates::Templates;
 use crate::proxy::sharded::Shared;
 
 /// Most settings whose greeting is remembered.
 const MAX_GREETINGS: usize = 1000;
+
+/// What proves a service user whose password the configuration does not give.
+const UNUSED: Secret = Secret::Nothing("the server's URL names a user and gives no password");
+
+/// A role and what it set at startup.
+type Greeted = (String, Arc<SessionSettings>);
 
 /// One database.
 #[derive(Debug)]
@@ -31,8 +39,10 @@ pub struct Database {
     pub config: Settings,
     /// One per server, and per user where the server's URL names none.
     pools: Mutex<HashMap<(usize, String), Arc<Pool>>>,
-    /// What servers report to a session with these settings.
-    greetings: Mutex<HashMap<Arc<SessionSettings>, Arc<Reported>>>,
+    /// What servers report to a session of this role with these settings.
+    greetings: Mutex<HashMap<Greeted, Arc<Reported>>>,
+    /// Where users are looked up who are not in the configuration.
+    pub lookup: Option<Lookup>,
     /// Functions that may change the session they run in.
     pub functions: FunctionWatch,
     interned: Arc<Interned>,
@@ -60,11 +70,12 @@ impl Database {
         templates: Option<Arc<Templates>>,
         workers: usize,
     ) -> Result<Self> {
-        let database = Self {
+        let mut database = Self {
             name: name.to_owned(),
             config: settings.clone(),
             pools: Mutex::default(),
             greetings: Mutex::default(),
+            lookup: None,
             functions: FunctionWatch::default(),
             interned,
             workers,
@@ -74,22 +85,50 @@ impl Database {
         };
         for (shard, url) in settings.servers() {
             let user = url.user.clone().or_else(|| config.users.keys().next().cloned()).unwrap_or_default();
-            database.target(url, &user, None).map_err(|error| error.at(format!("databases.{name}, server {shard}")))?;
+            database
+                .target(url, &user, &UNUSED)
+                .map_err(|error| error.at(format!("databases.{name}, server {shard}")))?;
         }
+        database.lookup = database.lookup(name)?;
         Ok(database)
     }
 
-    /// The pool of server number `server`, for a client who logged in as `user` with this password.
-    pub fn pool(&self, server: usize, user: &str, password: Option<&str>) -> Result<Arc<Pool>> {
+    /// The `auth_query` on the first server.
+    fn lookup(&self, name: &str) -> Result<Option<Lookup>> {
+        let Some((settings, (_, url))) = self.config.auth_query.as_ref().zip(self.config.servers().next()) else {
+            return Ok(None);
+        };
+        let at = |error: Error| error.at(format!("databases.{name}.auth_query"));
+        let user = settings.user.clone().or_else(|| url.user.clone()).unwrap_or_default();
+        let mut url = url.clone();
+        if settings.user.as_ref().is_some_and(|user| Some(user) != url.user.as_ref()) {
+            url.password = None;
+        }
+        url.password = settings.password.clone().or(url.password);
+        url.database = settings.database.clone().or(url.database);
+        let nothing = Secret::Nothing("auth_query and the server's URL give no password");
+        let target = self.target(&url, &user, &nothing).map_err(at)?;
+        Ok(Some(Lookup::new(target, settings.query.clone(), settings.cache)))
+    }
+
+    /// The pool of server number `server`, for a client who logged in as `user` and can be proven with `secret`.
+    pub fn pool(&self, server: usize, user: &str, secret: &Secret) -> Result<Arc<Pool>> {
         let url = self.config.servers().nth(server).map(|(_, url)| url);
         let url = url.ok_or_else(|| Error::internal(format!("{} has no server number {server}", self.name)))?;
-        let role = url.user.clone().unwrap_or_else(|| user.to_owned());
+        // A service user is not proven by what a client with another name showed.
+        let (role, secret) = match &url.user {
+            Some(role) if role != user => (role, &UNUSED),
+            _ => (&user.to_owned(), secret),
+        };
         let mut pools = lock(&self.pools);
         if let Some(pool) = pools.get(&(server, role.clone())) {
+            if url.password.is_none() {
+                pool.target.wallet.renew(secret);
+            }
             return Ok(pool.clone());
         }
-        let pool = Pool::new(self.target(url, &role, password)?, self.options(), self.interned.clone());
-        pools.insert((server, role), pool.clone());
+        let pool = Pool::new(self.target(url, role, secret)?, self.options(), self.interned.clone());
+        pools.insert((server, role.clone()), pool.clone());
         Ok(pool)
     }
 
@@ -140,38 +179,53 @@ impl Database {
         self.config.pool.mode == PoolMode::Session
     }
 
-    fn target(&self, url: &ServerUrl, role: &str, password: Option<&str>) -> Result<ServerTarget> {
+    /// A server as this role, by the URL's own password or else by `secret`.
+    fn target(&self, url: &ServerUrl, role: &str, secret: &Secret) -> Result<ServerTarget> {
         let own = url.password.as_ref().map(|secret| secret.resolve()).transpose()?;
         let verify = match url.sslmode {
             SslMode::Disable => None,
+            // As libpq: who names an authority wants it to be looked at.
+            SslMode::Require if url.sslrootcert.is_some() => Some(Verify::Authority),
             SslMode::Prefer | SslMode::Require => Some(Verify::Nobody),
             SslMode::VerifyCa => Some(Verify::Authority),
             SslMode::VerifyFull => Some(Verify::Host),
         };
-        let authorities = url.sslrootcert.as_deref().map(Path::new);
+        let identity = url
+            .identity
+            .as_ref()
+            .map(|(certificate, key)| IdentityFiles { certificate: Path::new(certificate), key: Path::new(key) });
+        // libpq's word for the system's own authorities.
+        let authorities = url.sslrootcert.as_deref().filter(|file| *file != "system").map(Path::new);
+        let how = |verify| ServerTls { verify, authorities, identity, direct: url.direct };
         Ok(ServerTarget {
             host: url.host.clone(),
             port: url.port,
             database: url.database.clone().unwrap_or_else(|| self.name.clone()),
             user: role.to_owned(),
-            password: own.or_else(|| password.map(str::to_owned)),
-            tls: verify.map(|verify| tls::connector(verify, authorities)).transpose()?,
+            wallet: Wallet::new(own.map_or_else(|| secret.clone(), Secret::Password)),
+            tls: verify.map(|verify| tls::connector(&how(verify))).transpose()?,
             plain_allowed: url.sslmode == SslMode::Prefer,
+            direct: url.direct,
+            binding: match url.channel_binding {
+                ChannelBinding::Disable => Binding::Disable,
+                ChannelBinding::Prefer => Binding::Prefer,
+                ChannelBinding::Require => Binding::Require,
+            },
             timeout: self.config.pool.connect_timeout,
         })
     }
 
-    /// What servers report to a session with these settings, if a session with them was opened before.
-    pub fn greeting(&self, settings: &Arc<SessionSettings>) -> Option<Arc<Reported>> {
-        lock(&self.greetings).get(settings).cloned()
+    /// What servers report to a session of `role` with these settings, if one was opened before.
+    pub fn greeting(&self, role: &str, settings: &Arc<SessionSettings>) -> Option<Arc<Reported>> {
+        lock(&self.greetings).get(&(role.to_owned(), settings.clone())).cloned()
     }
 
     /// Remembers what a server reported.
-    pub fn remember_greeting(&self, settings: Arc<SessionSettings>, reported: Arc<Reported>) {
+    pub fn remember_greeting(&self, role: &str, settings: Arc<SessionSettings>, reported: Arc<Reported>) {
         let mut greetings = lock(&self.greetings);
         if greetings.len() >= MAX_GREETINGS {
             greetings.clear();
         }
-        greetings.insert(settings, reported);
+        greetings.insert((role.to_owned(), settings), reported);
     }
 }

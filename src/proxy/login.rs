@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use ring::hmac;
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
-use crate::config::{ClientTlsMode, Config};
-use crate::error::{Error, Result};
-use crate::net::accept::{Arrival, authenticate, open};
+use crate::config::Config;
+use crate::error::Result;
+use crate::net::accept::{Arrival, open};
 use crate::net::dialogue::Dialogue;
-use crate::net::scram::Verifier;
+use crate::net::prove::Secret;
 use crate::pool::settings::{Reported, Settings, Value, normalize};
 use crate::pool::{Interned, Pool, Taken};
 use crate::proxy::about::About;
@@ -23,6 +22,8 @@ use crate::proxy::admin;
 use crate::proxy::clients::{Client, Clients, Seat};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::database::Database;
+use crate::proxy::gate::{Gate, Origin};
+use crate::proxy::logins::{Login, Logins};
 use crate::proxy::meter::templates::Templates;
 use crate::proxy::session::{Access, Session};
 use crate::proxy::sharded::{ShardedSession, Visitor};
@@ -44,42 +45,16 @@ pub struct House {
     /// Statements without their constants, unless they are not counted.
     pub templates: Option<Arc<Templates>>,
     interned: Arc<Interned>,
-    users: HashMap<String, User>,
-    tls: Option<TlsAcceptorDebug>,
-    mock: MockSecret,
-}
-
-#[derive(Debug)]
-struct User {
-    verifier: Verifier,
-    /// Known when the configuration gives the password itself, for servers whose URL names no user.
-    password: Option<String>,
-}
-
-struct MockSecret(hmac::Key);
-struct TlsAcceptorDebug(TlsAcceptor);
-
-impl std::fmt::Debug for MockSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("MockSecret(..)")
-    }
-}
-
-impl std::fmt::Debug for TlsAcceptorDebug {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsAcceptor(..)")
-    }
+    /// Who is let in, and how; replaced when certificates and secrets are read again.
+    gate: ArcSwap<Gate>,
+    logins: Arc<Logins>,
 }
 
 impl House {
     /// Reads secrets and certificates, so that what is wrong with them is said before anybody connects.
     pub fn new(config: Config, workers: usize) -> Result<Self> {
         let interned = Arc::new(Interned::default());
-        let mut users = HashMap::new();
-        for (name, user) in &config.users {
-            let secret = user.password.resolve().map_err(|error| error.at(format!("users.{name}.password")))?;
-            users.insert(name.clone(), self::user(name, secret)?);
-        }
+        let gate = ArcSwap::from_pointee(Gate::new(&config)?);
         let templates =
             (config.stats.templates > 0).then(|| Arc::new(Templates::new(config.stats.templates as usize, workers)));
         let mut databases = HashMap::new();
@@ -87,18 +62,20 @@ impl House {
             let database = Database::new(name, &config, settings, interned.clone(), templates.clone(), workers)?;
             databases.insert(name.clone(), Arc::new(database));
         }
-        let tls = match (&config.tls.mode, &config.tls.certificate, &config.tls.key) {
-            (ClientTlsMode::Disable, ..) => None,
-            (_, Some(certificate), Some(key)) => {
-                Some(TlsAcceptorDebug(crate::net::tls::acceptor(certificate.as_ref(), key.as_ref())?))
-            }
-            _ => return Err(Error::config("TLS needs a certificate and a key").at("tls")),
-        };
-        let random = ring::rand::SystemRandom::new();
-        let mock = hmac::Key::generate(hmac::HMAC_SHA256, &random)
-            .map_err(|_| Error::internal("the system gives no random numbers"))?;
         let clients = Arc::new(Clients::default());
-        Ok(Self { config, clients, databases, templates, interned, users, tls, mock: MockSecret(mock) })
+        // Slow logins must leave seats to others.
+        let logins = Logins::new(config.limits.max_logins.min(config.limits.max_clients.div_ceil(2)) as usize);
+        Ok(Self { config, clients, databases, templates, interned, gate, logins })
+    }
+
+    /// Reads rules, secrets and certificates again as `config` names them, for clients who come from now on.
+    ///
+    /// # Errors
+    /// One of them cannot be read or used; everything stays as it was.
+    pub fn renew_gate(&self, config: &Config) -> Result<()> {
+        let renewed = self.gate.load().renewed(config)?;
+        self.gate.store(Arc::new(renewed));
+        Ok(())
     }
 
     /// All pools of all databases.
@@ -114,9 +91,15 @@ impl House {
             let _ = tell(&mut Dialogue::new(crate::net::stream::Stream::Plain(tcp)), &failure).await;
             return;
         };
+        let (place, leave) = self.logins.begin();
         // The timer is for the login alone; boxed, so that it takes no memory afterwards.
-        let login =
-            Box::pin(tokio::time::timeout(self.config.limits.login_timeout, self.clone().login(tcp, home, seat)));
+        let login = self.clone().login(tcp, home, (seat, place));
+        let login = Box::pin(tokio::time::timeout(self.config.limits.login_timeout, async move {
+            tokio::select! {
+                outcome = login => outcome,
+                () = leave.notified() => Err(io::Error::other("too many clients were about to log in")),
+            }
+        }));
         let outcome = login.await;
         match outcome {
             Ok(Ok(Some(Guest::Plain(session)))) => session.run().await,
@@ -128,8 +111,15 @@ impl House {
         }
     }
 
-    async fn login(self: Arc<Self>, tcp: TcpStream, home: usize, seat: Seat) -> io::Result<Option<Guest>> {
-        let (mut dialogue, startup) = match open(tcp, self.tls.as_ref().map(|tls| &tls.0)).await? {
+    async fn login(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        home: usize,
+        (seat, place): (Seat, Login),
+    ) -> io::Result<Option<Guest>> {
+        // One gate for the whole login: what was offered in the handshake is what is checked later.
+        let gate = self.gate.load_full();
+        let (mut dialogue, startup) = match open(tcp, gate.door.as_ref()).await? {
             Arrival::Session(dialogue, startup) => (dialogue, startup),
             Arrival::Cancel { pid, secret } => {
                 self.cancel(pid, &secret).await;
@@ -137,7 +127,14 @@ impl House {
             }
             Arrival::Gone => return Ok(None),
         };
-        let outcome = self.admit(&mut dialogue, &startup, home).await?;
+        let outcome = match self.identify(&gate, &mut dialogue, &startup).await? {
+            Ok(secret) => {
+                // Waiting for a server is no slow login.
+                drop((place, gate));
+                self.admit(&startup, secret, home).await
+            }
+            Err(failure) => Err(failure),
+        };
         match outcome {
             Ok(Admitted::Session(access, settings, greeting)) => {
                 self.welcome(dialogue, &startup, access, (settings, greeting), seat).await.map(Some)
@@ -156,65 +153,60 @@ impl House {
         }
     }
 
-    /// Authenticates, finds the database and asks a server what it says to such a session.
-    async fn admit(
+    /// Has the client prove who it is; gives what it can be proven to servers with.
+    async fn identify(
         &self,
+        gate: &Gate,
         dialogue: &mut Dialogue,
         startup: &Startup,
-        home: usize,
-    ) -> io::Result<Result<Admitted, Failure>> {
-        if self.config.tls.mode == ClientTlsMode::Require && !dialogue.stream.is_tls() {
-            return Ok(Err(
-                Failure::fatal("28000", "this server takes TLS connections only").hint("use sslmode=require")
-            ));
-        }
+    ) -> io::Result<Result<Secret, Failure>> {
         if startup.minor > MINOR || !startup.protocol_options.is_empty() {
             let mut out = Vec::new();
             message::negotiate_protocol(&mut out, startup.minor.min(MINOR), startup.protocol_options.clone());
             dialogue.send(&out).await?;
         }
-        let user = self.users.get(&startup.user);
-        let verifier = user.map_or_else(|| Verifier::mock(&self.mock.0, &startup.user), |user| user.verifier.clone());
-        if let Err(failure) = authenticate(dialogue, &startup.user, verifier).await? {
-            return Ok(Err(failure));
-        }
+        let origin = match dialogue.stream.ends().peer {
+            Some(peer) => Origin::Address(peer.ip()),
+            None => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        let lookup = self.databases.get(&startup.database).and_then(|database| database.lookup.as_ref());
+        gate.admit(dialogue, startup, origin, lookup).await
+    }
+
+    /// Finds the database and asks a server what it says to such a session.
+    async fn admit(&self, startup: &Startup, secret: Secret, home: usize) -> Result<Admitted, Failure> {
         if self.clients.is_stopping() {
-            return Ok(Err(Failure::fatal("57P01", "the proxy is shutting down")));
+            return Err(Failure::fatal("57P01", "the proxy is shutting down"));
         }
         if startup.replication {
             let failure = Failure::fatal("0A000", "replication connections are not supported");
-            return Ok(Err(failure.hint("connect to the server itself")));
+            return Err(failure.hint("connect to the server itself"));
         }
         if let Some(rights) = admin::rights(&self.config, &startup.user, &startup.database) {
-            return Ok(Ok(Admitted::Console(rights)));
+            return Ok(Admitted::Console(rights));
         }
         let Some(database) = self.databases.get(&startup.database) else {
             let message = format!("database \"{}\" does not exist", startup.database);
-            return Ok(Err(Failure::fatal("3D000", message).hint("add it to `databases` in pgweir.yaml")));
+            return Err(Failure::fatal("3D000", message).hint("add it to `databases` in pgweir.yaml"));
         };
         if database.disabled.load(Ordering::Relaxed) {
             let message = format!("database \"{}\" is disabled", startup.database);
-            return Ok(Err(Failure::fatal("57P03", message).hint("ENABLE it in the console")));
+            return Err(Failure::fatal("57P03", message).hint("ENABLE it in the console"));
         }
-        let password = user.and_then(|user| user.password.as_deref());
-        let pool = match database.pool(0, &startup.user, password) {
-            Ok(pool) => pool,
-            Err(error) => return Ok(Err(Failure::fatal("08006", error.to_string()))),
-        };
+        let pool = database.pool(0, &startup.user, &secret);
+        let pool = pool.map_err(|error| Failure::fatal("08006", error.to_string()))?;
         let given = startup.settings.iter().map(|(name, value)| (name.clone(), Value::Text(value.clone())));
         let settings = self.interned.settings.intern(normalize(given));
-        let greeting = match database.greeting(&settings) {
+        let greeting = match database.greeting(&pool.target.user, &settings) {
             Some(greeting) => greeting,
-            None => match self.greet(database, &pool, &settings, home).await {
-                Ok(greeting) => {
-                    database.remember_greeting(settings.clone(), greeting.clone());
-                    greeting
-                }
-                Err(failure) => return Ok(Err(failure)),
-            },
+            None => {
+                let greeting = self.greet(database, &pool, &settings, home).await?;
+                database.remember_greeting(&pool.target.user, settings.clone(), greeting.clone());
+                greeting
+            }
         };
-        let access = Access { database: database.clone(), pool, home, user: startup.user.clone() };
-        Ok(Ok(Admitted::Session(access, settings, greeting)))
+        let access = Access { database: database.clone(), pool, home, user: startup.user.clone(), secret };
+        Ok(Admitted::Session(access, settings, greeting))
     }
 
     /// Opens a session with these settings on a server, to see that they are valid and what it reports.
@@ -260,12 +252,11 @@ impl House {
         tracing::debug!(user = startup.user, database = startup.database, client = guard.client.id, "connected");
         let limit = usize::try_from(self.config.limits.max_message.0).unwrap_or(usize::MAX);
         if let Some(shared) = access.database.sharded.clone() {
-            let password = self.users.get(&startup.user).and_then(|user| user.password.clone());
             let visitor = Visitor {
                 dialogue,
                 database: access.database,
                 shared,
-                login: (access.user, password),
+                login: (access.user, access.secret),
                 home: access.home,
                 settings,
                 told: greeting,
@@ -334,21 +325,6 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.clients.unregister(&self.client);
     }
-}
-
-fn user(name: &str, secret: String) -> Result<User> {
-    let bad = || {
-        Error::config("the password is neither a SCRAM-SHA-256 verifier nor a plain password")
-            .at(format!("users.{name}.password"))
-            .hint("copy the verifier from pg_authid.rolpassword, or write the password")
-    };
-    if secret.starts_with("SCRAM-SHA-256$") {
-        return Ok(User { verifier: Verifier::parse(&secret).ok_or_else(bad)?, password: None });
-    }
-    if secret.len() == 35 && secret.starts_with("md5") {
-        return Err(bad());
-    }
-    Ok(User { verifier: Verifier::of_password(&secret).ok_or_else(bad)?, password: Some(secret) })
 }
 
 /// Says what a server says when a login is done.

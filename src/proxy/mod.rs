@@ -17,6 +17,7 @@
 //! written on from there; only what could not be written, or is half a frame, stays with the session.
 
 pub mod about;
+pub mod account;
 pub mod admin;
 pub mod analyzer;
 pub mod bodies;
@@ -29,9 +30,12 @@ pub mod expect;
 mod from_client;
 mod from_server;
 pub mod functions;
+pub mod gate;
 pub mod keeping;
 pub mod listen;
 pub mod login;
+pub mod logins;
+pub mod lookup;
 pub mod meter;
 mod metrics;
 pub mod pins;

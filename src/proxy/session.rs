@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::net::dialogue::Dialogue;
+use crate::net::prove::Secret;
 use crate::net::stream::Stream;
 use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
@@ -67,6 +68,8 @@ pub struct Access {
     pub home: usize,
     /// Who it is.
     pub user: String,
+    /// What it can be proven to servers with.
+    pub secret: Secret,
 }
 
 /// One client and, while it needs one, its server connection.

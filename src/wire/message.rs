@@ -115,6 +115,16 @@ pub fn authentication_ok(out: &mut Vec<u8>) {
     encode(out, &Authentication::Ok);
 }
 
+/// Appends AuthenticationCleartextPassword.
+pub fn authentication_clear_text(out: &mut Vec<u8>) {
+    encode(out, &Authentication::CleartextPassword);
+}
+
+/// Appends AuthenticationMD5Password.
+pub fn authentication_md5(out: &mut Vec<u8>, salt: [u8; 4]) {
+    encode(out, &Authentication::MD5Password(salt.to_vec()));
+}
+
 /// Appends AuthenticationSASL with its mechanisms.
 pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     encode(out, &Authentication::SASL(mechanisms.iter().map(|&name| name.to_owned()).collect()));

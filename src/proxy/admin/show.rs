@@ -493,7 +493,7 @@ mod tests {
             "t",
         );
         let house = House::new(config.unwrap(), 1).unwrap();
-        house.databases["app"].pool(0, "app", None).unwrap();
+        house.databases["app"].pool(0, "app", &crate::net::prove::Secret::Nothing("")).unwrap();
         for what in [Show::Pools, Show::Databases, Show::Users, Show::Config, Show::Lists, Show::State, Show::Mem] {
             let Answer::Table(table) = show(&house, what) else { panic!("{what:?}") };
             assert!(!table.rows.is_empty(), "{what:?}");

@@ -91,10 +91,10 @@ impl ShardedSession {
     }
 
     async fn check_out(&mut self, shard: usize) -> Result<Link, Trouble> {
-        let (user, password) = &self.login;
+        let (user, secret) = &self.login;
         let pool: Arc<Pool> = self
             .database
-            .pool(shard, user, password.as_deref())
+            .pool(shard, user, secret)
             .map_err(|error| Trouble::Reply(Failure::error("08006", error.to_string())))?;
         let mut conn = match pool.take(self.home) {
             Taken::Now(conn) => conn,

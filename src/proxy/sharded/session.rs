@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use crate::exec::transaction::{Policy, Status, Transaction};
 use crate::net::dialogue::Dialogue;
+use crate::net::prove::Secret;
 use crate::pool::settings::{Reported, Settings};
 use crate::proxy::clients::Seat;
 use crate::proxy::database::Database;
@@ -33,8 +34,8 @@ pub struct Visitor {
     pub database: Arc<Database>,
     /// The database's sharding.
     pub shared: Arc<Shared>,
-    /// Its name, and its password when it is known.
-    pub login: (String, Option<String>),
+    /// Its name, and what it can be proven to servers with.
+    pub login: (String, Secret),
     /// The worker that serves it.
     pub home: usize,
     /// What it asked for at startup.
@@ -85,7 +86,7 @@ pub struct ShardedSession {
     pub(super) to_client: Vec<u8>,
     pub(super) database: Arc<Database>,
     pub(super) shared: Arc<Shared>,
-    pub(super) login: (String, Option<String>),
+    pub(super) login: (String, Secret),
     pub(super) home: usize,
     pub(super) startup: Arc<Settings>,
     /// What the client has set, and what it had set when its transaction began.

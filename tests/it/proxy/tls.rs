@@ -44,8 +44,8 @@ fn both_sides_encrypted_and_verified() {
             String::from_utf8_lossy(&output.stderr).into_owned(),
         )
     };
-    assert_eq!(psql("full", "verify-full").0, "t");
-    assert_eq!(psql("ca", "verify-full").0, "t");
+    assert_eq!(psql("full", "verify-full"), ("t".to_owned(), String::new()));
+    assert_eq!(psql("ca", "verify-full"), ("t".to_owned(), String::new()));
     let (out, error) = psql("wrong", "require");
     assert!(out.is_empty() && error.contains("cannot be reached"), "{error}");
     let (_, error) = psql("full", "disable");
