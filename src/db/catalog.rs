@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use super::catalog_sql::{COLUMNS, CONSTRAINTS, INDEXES, RELATIONS, SESSION, STATISTICS};
 use super::fault::explain_failure;
@@ -32,6 +32,19 @@ pub async fn load(client: &Client) -> Result<Catalog> {
     let catalog = loaded?;
     ended?;
     Ok(catalog)
+}
+
+/// A query's rows with every value as text.
+///
+/// # Errors
+/// The query failed.
+pub async fn text_rows(client: &Client, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+    let messages = client.simple_query(sql).await.map_err(failure)?;
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
+        _ => None,
+    });
+    Ok(rows.collect())
 }
 
 fn failure(error: tokio_postgres::Error) -> Error {

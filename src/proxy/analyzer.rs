@@ -99,6 +99,11 @@ impl Analyzer {
         }
     }
 
+    /// Knows of no function that users have defined any more.
+    pub fn forget_functions(&mut self) {
+        self.functions = Arc::default();
+    }
+
     /// The same for a text that was analyzed before, where its constants matter; it does not count as seen again.
     pub fn read_again(&self, sql: &[u8]) -> Verdict {
         self.read(sql).0

@@ -22,7 +22,8 @@ use crate::wire::message::Failure;
 /// How often the functions are read again while there are clients; one that is defined in between past this process is not known.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(30);
 
-const FUNCTIONS: &str = "SELECT p.proname, l.lanname, CASE WHEN p.prosrc OPERATOR(pg_catalog.=) '' \
+/// Every function that users have defined in another language than C, and whether an event trigger calls it.
+pub const FUNCTIONS: &str = "SELECT p.proname, l.lanname, CASE WHEN p.prosrc OPERATOR(pg_catalog.=) '' \
      THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END, \
      EXISTS (SELECT FROM pg_catalog.pg_event_trigger e WHERE e.evtfoid OPERATOR(pg_catalog.=) p.oid)::pg_catalog.text \
      FROM pg_catalog.pg_proc p \
@@ -32,7 +33,7 @@ const FUNCTIONS: &str = "SELECT p.proname, l.lanname, CASE WHEN p.prosrc OPERATO
      AND l.lanname OPERATOR(pg_catalog.<>) 'c' AND p.prokind OPERATOR(pg_catalog.<>) 'a'";
 
 /// Names of tables, views and aggregates, and the functions that these call by themselves.
-const CALLERS: &str = "WITH d AS (SELECT d.classid, d.objid, p.proname \
+pub const CALLERS: &str = "WITH d AS (SELECT d.classid, d.objid, p.proname \
      FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) d.refobjid \
      WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass), \
      o AS (SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid AS class, t.oid, t.tgrelid AS rel FROM pg_catalog.pg_trigger t \
@@ -46,7 +47,7 @@ const CALLERS: &str = "WITH d AS (SELECT d.classid, d.objid, p.proname \
      WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND a.prokind OPERATOR(pg_catalog.=) 'a'";
 
 /// Which relation's use may touch which other: views what they read, parents their partitions, keys those that refer to them.
-const REACHES: &str = "SELECT DISTINCT v.relname, t.relname FROM pg_catalog.pg_depend d \
+pub const REACHES: &str = "SELECT DISTINCT v.relname, t.relname FROM pg_catalog.pg_depend d \
      JOIN pg_catalog.pg_rewrite r ON r.oid OPERATOR(pg_catalog.=) d.objid \
      JOIN pg_catalog.pg_class v ON v.oid OPERATOR(pg_catalog.=) r.ev_class \
      JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) d.refobjid \
@@ -194,22 +195,38 @@ impl FunctionWatch {
     }
 }
 
-/// Reads the functions of a database, and who calls those that matter.
-async fn look(pool: &Pool, conn: &mut ServerConn) -> Result<Functions, Failure> {
-    let text = |row: &[Option<String>], at: usize| row.get(at).cloned().flatten().unwrap_or_default();
-    let rows = pool.rows(conn, FUNCTIONS.as_bytes()).await?;
-    let watching: Vec<String> = rows.iter().filter(|row| text(row, 3) == "true").map(|row| text(row, 0)).collect();
-    let defined = rows.iter().map(|row| Defined { name: text(row, 0), language: text(row, 1), body: text(row, 2) });
-    let defined: Vec<Defined> = defined.collect();
-    let mut functions = judge(&defined, &Functions::default());
-    let mut tables = HashMap::new();
-    if !functions.is_empty() {
-        let pairs = |rows: Vec<Vec<Option<String>>>| -> Vec<(String, String)> {
-            rows.iter().map(|row| (text(row, 0), text(row, 1))).collect()
-        };
-        let callers = pairs(pool.rows(conn, CALLERS.as_bytes()).await?);
-        let unsafe_callers = callers.iter().any(|(_, function)| functions.contains_key(function));
-        let reaches = if unsafe_callers { pairs(pool.rows(conn, REACHES.as_bytes()).await?) } else { Vec::new() };
+/// Rows as text.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// A database's functions as they are read: first [`FUNCTIONS`], then, where some of them matter, who calls them.
+#[derive(Debug)]
+pub struct Definitions {
+    defined: Vec<Defined>,
+    /// Those that event triggers call.
+    watching: Vec<String>,
+    found: HashMap<String, Trait>,
+}
+
+impl Definitions {
+    /// From the rows of [`FUNCTIONS`].
+    pub fn new(rows: &Rows) -> Self {
+        let defined = rows.iter().map(|row| Defined { name: text(row, 0), language: text(row, 1), body: text(row, 2) });
+        let defined: Vec<Defined> = defined.collect();
+        let watching = rows.iter().filter(|row| text(row, 3) == "true").map(|row| text(row, 0)).collect();
+        let found = judge(&defined, &Functions::default());
+        Self { defined, watching, found }
+    }
+
+    /// True when no function leaves anything; who calls them does not matter then.
+    pub fn is_harmless(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// The functions that matter, and the tables, given the rows of [`CALLERS`] and [`REACHES`].
+    pub fn finish(self, callers: &Rows, reaches: &Rows) -> Functions {
+        let pairs = |rows: &Rows| -> Vec<_> { rows.iter().map(|row| (text(row, 0), text(row, 1))).collect() };
+        let (callers, reaches) = (pairs(callers), pairs(reaches));
+        let (mut functions, mut tables) = (self.found, HashMap::new());
         // A function that writes into a table with a trigger does what the trigger does, and so on.
         loop {
             let found = spread(&functions, &callers, &reaches);
@@ -218,11 +235,25 @@ async fn look(pool: &Pool, conn: &mut ServerConn) -> Result<Functions, Failure> 
             if done {
                 break;
             }
-            functions = judge(&defined, &Functions { tables: tables.clone(), ..Functions::default() });
+            functions = judge(&self.defined, &Functions { tables: tables.clone(), ..Functions::default() });
         }
+        let watch_definitions = self.watching.iter().any(|name| functions.contains_key(name));
+        Functions { watch_definitions, ..Functions::new(functions, tables) }
     }
-    let watch_definitions = watching.iter().any(|name| functions.contains_key(name));
-    Ok(Functions { watch_definitions, ..Functions::new(functions, tables) })
+}
+
+fn text(row: &[Option<String>], at: usize) -> String {
+    row.get(at).cloned().flatten().unwrap_or_default()
+}
+
+async fn look(pool: &Pool, conn: &mut ServerConn) -> Result<Functions, Failure> {
+    let definitions = Definitions::new(&pool.rows(conn, FUNCTIONS.as_bytes()).await?);
+    if definitions.is_harmless() {
+        return Ok(Functions::new(HashMap::new(), HashMap::new()));
+    }
+    let callers = pool.rows(conn, CALLERS.as_bytes()).await?;
+    let reaches = pool.rows(conn, REACHES.as_bytes()).await?;
+    Ok(definitions.finish(&callers, &reaches))
 }
 
 fn warn(target: &ServerTarget, reason: &str) {

@@ -26,16 +26,19 @@ impl Planned {
     ///
     /// # Errors
     /// The statement leaves state that cannot be kept.
-    pub fn new(sql: &str, plan: TemplatePlan) -> Result<Self, Failure> {
+    pub fn new(sql: &str, plan: TemplatePlan, analyzer: &mut Analyzer) -> Result<Self, Failure> {
         let kind = parse::classify(sql).0;
         // SHOW is a statement about the session, and changes nothing.
         let writes = plan.writes && kind != StatementKind::Session;
-        Ok(Self { plan, kind, writes, care: Self::care_of(sql)? })
+        Ok(Self { plan, kind, writes, care: Self::care_of(sql, analyzer)? })
     }
 
-    /// What a statement does to its session, refused where that cannot be kept over several servers.
-    fn care_of(sql: &str) -> Result<Care, Failure> {
-        let verdict = Analyzer::default().analyze(sql.as_bytes());
+    /// What a statement does to its session, refused where that cannot be kept over several servers. What functions and
+    /// triggers of users leave is not refused: it ends with the transaction, as the connection is cleaned.
+    fn care_of(sql: &str, analyzer: &mut Analyzer) -> Result<Care, Failure> {
+        let unseen = analyzer.read_again(sql.as_bytes()).care;
+        analyzer.forget_functions();
+        let verdict = analyzer.read_again(sql.as_bytes());
         let care = verdict.care;
         // What may do anything is answered, and its connection is cleaned; what is known to leave something is refused.
         let seen = care.has(Care::SETTINGS) != care.has(Care::STATE);
@@ -49,7 +52,7 @@ impl Planned {
                    pg_advisory_xact_lock, ON COMMIT DROP in an unsharded database).",
             ));
         }
-        Ok(care)
+        Ok(care | unseen)
     }
 
     /// The route for these constants.

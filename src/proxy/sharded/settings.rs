@@ -28,9 +28,8 @@ impl ShardedSession {
     /// # Errors
     /// Its text cannot be read safely.
     pub(super) fn session_facts(&mut self) -> Result<SessionFacts, Failure> {
-        let reported = |name: &str| self.told.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str());
-        let standard = reported("standard_conforming_strings") != Some("off");
-        let encoding = reported("client_encoding").unwrap_or_default();
+        let standard = self.reported("standard_conforming_strings") != Some("off");
+        let encoding = self.reported("client_encoding").unwrap_or_default();
         if HIDING_ENCODINGS.contains(&encoding) {
             return Err(Failure::error(
                 "0A000",
@@ -47,13 +46,20 @@ impl ShardedSession {
         Ok(facts)
     }
 
+    /// A parameter as the client was told.
+    fn reported(&self, name: &str) -> Option<&str> {
+        self.told.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str())
+    }
+
     /// Runs a statement about the session and answers it.
     pub(super) async fn setting(&mut self, sql: &str, leading: [Keyword; 3]) -> Result<(), Trouble> {
         if leading[0] == Keyword::Show {
             let shard = self.transaction.shards().next().unwrap_or(0);
             return self.on_one(shard, sql, false, Care::CLEAN).await;
         }
-        match Analyzer::default().analyze(sql.as_bytes()).effect.map(|effect| *effect) {
+        let mut analyzer = Analyzer::default();
+        analyzer.follow(self.reported("standard_conforming_strings") != Some("off"), &Arc::default());
+        match analyzer.read_again(sql.as_bytes()).effect.map(|effect| *effect) {
             Some(Effect::Set(name, value)) => self.set(sql, &name, value).await,
             Some(Effect::ResetAll) => {
                 self.refuse_inside("RESET ALL")?;

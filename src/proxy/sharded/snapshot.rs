@@ -10,6 +10,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::config::{Database as Settings, ServerUrl};
 use crate::db;
 use crate::error::{Error, Result};
+use crate::proxy::analyzer::Analyzer;
+use crate::proxy::functions::{CALLERS, Definitions, FUNCTIONS, Functions, REACHES};
 use crate::proxy::sharded::planned::Planned;
 use crate::route::{self, SessionFacts, Topology};
 use crate::sql::template::{Scan, TemplateKey};
@@ -33,6 +35,8 @@ pub(super) struct Snapshot {
     /// Its number; a later reading has a higher one.
     pub generation: u64,
     topology: Topology,
+    /// What functions and triggers leave in their sessions, on the first shard and therefore on all.
+    functions: Arc<Functions>,
     plans: Mutex<Plans>,
 }
 
@@ -49,7 +53,9 @@ impl Snapshot {
             return Ok(planned.clone());
         }
         let plan = route::plan(sql, scan.bindings, &self.topology, session);
-        let planned = Arc::new(Planned::new(sql, plan)?);
+        let mut analyzer = Analyzer::default();
+        analyzer.follow(session.standard_conforming_strings, &self.functions);
+        let planned = Arc::new(Planned::new(sql, plan, &mut analyzer)?);
         if cacheable {
             let mut plans = self.plans();
             if plans.bytes > MAX_PLANNED_BYTES {
@@ -157,8 +163,16 @@ impl Shared {
         for problem in topology.problems() {
             tracing::warn!(problem, "a sharded table cannot be used");
         }
+        let definitions = Definitions::new(&db::catalog::text_rows(&client, FUNCTIONS).await?);
+        let functions = if definitions.is_harmless() {
+            Functions::default()
+        } else {
+            let callers = db::catalog::text_rows(&client, CALLERS).await?;
+            definitions.finish(&callers, &db::catalog::text_rows(&client, REACHES).await?)
+        };
+        let functions = Arc::new(functions);
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        Ok(Snapshot { generation, topology, plans: Mutex::default() })
+        Ok(Snapshot { generation, topology, functions, plans: Mutex::default() })
     }
 }
 

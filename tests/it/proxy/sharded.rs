@@ -183,3 +183,33 @@ fn a_second_writer_is_refused_where_that_is_configured() {
     assert_eq!(shards.each("select count(*) from customers"), [0, 0]);
     assert_eq!(client.query("create table countries (code text primary key)"), "E:0A000 Z:I");
 }
+
+#[test]
+fn roles_follow_their_client_and_triggers_leave_nothing() {
+    let shards = Shards::new("best-effort");
+    shards.cluster.query("postgres", "create role low").unwrap();
+    for database in ["s1", "s2"] {
+        for sql in [
+            "create function fires() returns trigger language plpgsql as \
+             'begin perform set_config(''extra_float_digits'', ''0'', false); return new; end'",
+            "create trigger t before insert on customers for each row execute function fires()",
+            "grant select on customers to low",
+        ] {
+            shards.cluster.query(database, sql).unwrap();
+        }
+    }
+    let (mut a, mut b) = (shards.client(), shards.client());
+    assert_eq!(a.query("alter table orders add column note text"), "C:ALTER_TABLE Z:I");
+    for id in 11..=18 {
+        assert_eq!(a.query(&format!("insert into customers values ({id}, 'x')")), "C:INSERT_0_1 Z:I");
+        let sum = format!("select 0.1::float8 + 0.2 from customers where id = {id}");
+        assert_eq!(b.value(&sum), "0.30000000000000004");
+    }
+    assert_eq!(a.query("set role low"), "C:SET Z:I");
+    for id in 1..=8 {
+        assert_eq!(a.query(&format!("delete from customers where id = {id}")), "E:42501 Z:I");
+        assert_eq!(b.query(&format!("delete from customers where id = {id}")), "C:DELETE_1 Z:I");
+    }
+    a.query("reset role");
+    assert_eq!(a.query("delete from customers where id = 11"), "C:DELETE_1 Z:I");
+}

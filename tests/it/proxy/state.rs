@@ -417,3 +417,89 @@ fn random_sessions_over_a_pool_are_as_direct_ones() {
         }
     }
 }
+
+#[test]
+fn functions_are_known_however_they_are_called() {
+    let stage = Stage::new(1);
+    let mut a = stage.client();
+    for sql in [
+        "create function sets(x text) returns text language sql as $$ select set_config('app.tenant', x, false) $$",
+        "create function outer_one(x text) returns text language plpgsql as $$ begin return sets(x); end $$",
+        "create function atomic(x text) returns text begin atomic; select sets(x); end",
+        "create procedure proc(x text) language plpgsql as $$ begin perform outer_one(x); commit; end $$",
+        "create function dynamic(x text) returns void language plpgsql as $$ begin execute 'select sets($1)' using x; end $$",
+        "create function step(text, text) returns text language sql as 'select sets($2)'",
+        "create aggregate agg(text) (sfunc = step, stype = text)",
+        "create function fires() returns trigger language plpgsql as $$ begin perform sets(tg_table_name); return coalesce(new, old); end $$",
+        "create function on_ddl() returns event_trigger language plpgsql as $$ begin perform sets('ddl'); end $$",
+        "create view seen as select sets('view') as x",
+        "create view seen_twice as select * from seen",
+        "create table defaults (a int, b text default sets('default'))",
+        "create table checks (a text check (sets(a) is not null))",
+        "create table parents (a int primary key)",
+        "create table children (a int references parents on delete cascade)",
+        "create trigger t after delete on children for each row execute function fires()",
+        "insert into parents values (1); insert into children values (1)",
+        "create table whole (a int) partition by range (a)",
+        "create table part partition of whole for values from (0) to (10)",
+        "create trigger t before insert on part for each row execute function fires()",
+        "create function writes() returns void language sql as $$ insert into whole values (2) $$",
+        "create table ruled (a int); create rule r as on insert to ruled do also select sets('rule')",
+        "discard all",
+    ] {
+        assert!(!a.query(sql).contains("E:"), "{sql}: {}", a.query(sql));
+    }
+    let mut b = stage.client();
+    for (sql, value) in [
+        ("select outer_one('one')", "one"),
+        ("select atomic('two')", "two"),
+        ("call proc('three')", "three"),
+        ("select dynamic('four')", "four"),
+        ("select agg(x) from (values ('five')) v (x)", "five"),
+        ("select * from seen_twice", "view"),
+        ("insert into defaults (a) values (1)", "default"),
+        ("insert into checks values ('checked')", "checked"),
+        ("delete from parents", "children"),
+        ("insert into whole values (1)", "part"),
+        ("select outer_one('six')", "six"),
+        ("select writes()", "part"),
+        ("insert into ruled values (1)", "rule"),
+        ("prepare p as select sets('prepared'); execute p; deallocate p", "prepared"),
+        ("explain analyze select sets('explained')", "explained"),
+        ("create table made as select sets('made') as x", "made"),
+        ("begin; declare c cursor for select sets('cursor'); fetch c; commit", "cursor"),
+    ] {
+        a.query("discard all");
+        b.query(sql);
+        let got = (tenant(&mut a), tenant(&mut b));
+        assert_eq!(got, ("-".to_owned(), value.to_owned()), "{sql}");
+    }
+    a.query("create event trigger e on ddl_command_end execute function on_ddl()");
+    b.query("create index on whole (a)");
+    assert_eq!((tenant(&mut a), tenant(&mut b)), ("-".into(), "ddl".into()));
+    // Function call messages name a function by its number.
+    b.query("discard all");
+    let oid: u32 = b.value("select 'sets(text)'::regprocedure::oid").parse().unwrap();
+    let call = [&oid.to_be_bytes()[..], &[0, 0, 0, 1, 0, 0, 0, 4], b"call", &[0, 0]].concat();
+    assert_eq!(b.talk(&[frame(b'F', &call)], 1), "V Z:I");
+    assert_eq!(tenant(&mut a), "-");
+}
+
+#[test]
+fn a_question_in_a_hurry_is_asked_again_or_pins() {
+    let stage = Stage::new(1);
+    let mut a = stage.client();
+    a.query("create role low");
+    // Whatever the client has set for its own statements, the proxy's question comes through or the client keeps its connection.
+    a.query("set statement_timeout = 1; set role low; set search_path = nowhere; set default_transaction_isolation = serializable");
+    a.query("begin; set app.tenant = 'x'; commit");
+    for _ in 0..20 {
+        a.query("begin; set app.tenant = 'y'; commit");
+    }
+    assert_eq!(tenant(&mut a), "y");
+    a.query("reset statement_timeout");
+    a.query("do $$ begin null; end $$");
+    let mut b = stage.client();
+    assert_eq!((tenant(&mut b), b.value("select current_user")), ("-".into(), "postgres".into()));
+    assert_eq!((tenant(&mut a), a.value("select current_user")), ("y".into(), "low".into()));
+}
