@@ -142,8 +142,11 @@ impl Conversation {
         Step::Done(0)
     }
 
-    /// Gives the answers that are ours to give and due.
+    /// Gives the answers that are ours to give and due, unless the client is in the middle of a frame of the server's.
     pub(super) fn deliver(&mut self, to_client: &mut Vec<u8>) {
+        if self.answering.left > 0 {
+            return;
+        }
         while let Some(expect) = self.expects.pop_local() {
             if let Expect::Local(tag, _) = expect {
                 message::empty(to_client, tag);

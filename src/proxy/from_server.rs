@@ -49,6 +49,12 @@ impl Conversation {
         };
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
+            // Never inside a frame, and before anything that the server says next, whatever came of its last words.
+            if self.expects.local_is_due() && self.answering.left == 0 {
+                copy(run, at, to_client);
+                run = at;
+                self.deliver(to_client);
+            }
             if self.answering.left > 0 {
                 let count = self.answering.left.min(rest.len());
                 if self.answering.dropped {
@@ -77,15 +83,9 @@ impl Conversation {
             if fate == Fate::Forward && header.total() <= rest.len() {
                 self.answering.left = 0;
                 at += header.total();
-                if self.expects.local_is_due() {
-                    copy(run, at, to_client);
-                    run = at;
-                    self.deliver(to_client);
-                }
             }
         }
         copy(run, at, to_client);
-        self.deliver(to_client);
         Ok(at)
     }
 
@@ -281,4 +281,63 @@ fn held_body(header: Header, rest: &[u8], asked: bool) -> Result<Option<&[u8]>, 
 
 fn unexpected(what: &str) -> Failure {
     Failure::fatal("08P01", format!("the server broke the protocol: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pool::Interned;
+    use crate::pool::statements::Prepared;
+    use crate::wire::message;
+
+    /// What a client is sent when the server says `answers`, which come in these pieces, to a client that is owed `expects`.
+    fn sent(expects: Vec<Expect>, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut talk = Conversation::new(1, Arc::default(), Arc::default(), Arc::new(Interned::default()), 1000);
+        expects.into_iter().for_each(|expect| talk.expects.push(expect));
+        let mut state = ServerState {
+            reported: Arc::default(),
+            settings: Arc::default(),
+            prepared: Prepared::new(9),
+            unnamed: (0, 0),
+            roll: Arc::default(),
+        };
+        let (mut to_client, mut held) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            held.extend_from_slice(piece);
+            let taken = talk.server_bytes(&held, &mut state, &mut to_client).unwrap();
+            held.drain(..taken);
+        }
+        assert!(talk.expects.is_empty() && held.is_empty());
+        to_client
+    }
+
+    fn ready() -> Vec<u8> {
+        let mut out = Vec::new();
+        message::ready(&mut out, b'I');
+        out
+    }
+
+    #[test]
+    fn our_own_answer_follows_one_that_is_kept_from_the_client() {
+        let servers = [&b"C\0\0\0\x08SET\0"[..], &ready(), &ready()].concat();
+        let expected = [&b"1\0\0\0\x04"[..], &ready()].concat();
+        let expects = || vec![Expect::Injected, Expect::Local(b'1', None), Expect::Sync];
+        assert_eq!(sent(expects(), &[&servers]), expected);
+        for at in 1..servers.len() {
+            assert_eq!(sent(expects(), &[&servers[..at], &servers[at..]]), expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn our_own_answer_is_never_inside_another() {
+        let complete = b"C\0\0\0\x0dSELECT 1\0";
+        let servers = [&complete[..], &ready()].concat();
+        let expected = [&complete[..], b"3\0\0\0\x04", &ready()].concat();
+        for at in 1..servers.len() {
+            let expects = vec![Expect::Execute, Expect::Local(b'3', None), Expect::Sync];
+            assert_eq!(sent(expects, &[&servers[..at], &servers[at..]]), expected, "{at}");
+        }
+    }
 }
