@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -59,12 +60,23 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
-    /// Moves the socket to the event loop of the calling thread. A TLS stream stays where it is and
-    /// is woken across threads, which is right but dearer.
+    /// Moves the socket to the event loop of the calling thread.
+    ///
+    /// # Errors
+    /// The system refuses a descriptor, or to watch it there.
     pub fn rehome(self) -> io::Result<Self> {
         match self {
             Self::Plain(tcp) => Ok(Self::Plain(TcpStream::from_std(tcp.into_std()?)?)),
-            tls @ Self::Tls(_) => Ok(tls),
+            Self::Tls(mut tls) => {
+                // The socket under TLS cannot be taken out; a second descriptor of it takes its place.
+                let tcp = match &mut *tls {
+                    tokio_rustls::TlsStream::Client(tls) => tls.get_mut().0,
+                    tokio_rustls::TlsStream::Server(tls) => tls.get_mut().0,
+                };
+                let again = tcp.as_fd().try_clone_to_owned()?;
+                *tcp = TcpStream::from_std(again.into())?;
+                Ok(Self::Tls(tls))
+            }
         }
     }
 }

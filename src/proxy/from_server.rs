@@ -302,6 +302,7 @@ mod tests {
             prepared: Prepared::new(9),
             unnamed: (0, 0),
             roll: Arc::default(),
+            user: Default::default(),
         };
         let (mut to_client, mut held) = (Vec::new(), Vec::new());
         for piece in pieces {

@@ -2,16 +2,15 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::{Address, Config};
 use crate::error::{Error, Result};
+use crate::proxy::crew::{Arrival, Crew, Stopwatch};
 use crate::proxy::functions::REFRESH_EVERY;
 use crate::proxy::login::House;
 use crate::web;
@@ -27,7 +26,6 @@ pub struct Proxy {
     pub house: Arc<House>,
     listeners: Vec<TcpListener>,
     workers: Vec<std::thread::JoinHandle<()>>,
-    senders: Vec<UnboundedSender<std::net::TcpStream>>,
 }
 
 impl Proxy {
@@ -40,18 +38,16 @@ impl Proxy {
         let count = config.workers.map_or(cores, |count| count as usize).max(1);
         let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>>>()?;
         let house = Arc::new(House::new(config, count)?);
-        let (mut workers, mut senders) = (Vec::new(), Vec::new());
+        let mut workers = Vec::new();
         for home in 0..count {
-            let (sender, receiver) = unbounded_channel();
             let (runtime, house) = (runtime()?, house.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{home}"))
-                .spawn(move || runtime.block_on(work(house, home, receiver)))
+                .spawn(move || runtime.block_on(work(house, home)))
                 .map_err(|error| Error::internal(format!("a thread could not be started: {error}")))?;
             workers.push(thread);
-            senders.push(sender);
         }
-        Ok(Self { house, listeners, workers, senders })
+        Ok(Self { house, listeners, workers })
     }
 
     /// Where it listens.
@@ -69,12 +65,11 @@ impl Proxy {
             let failed = |error| Error::internal(format!("signals cannot be received: {error}"));
             let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
             let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-            let next = Arc::new(AtomicUsize::new(0));
             let mut accepting = Vec::new();
             for listener in &self.listeners {
                 let listener = listener.try_clone().and_then(tokio::net::TcpListener::from_std);
                 let listener = listener.map_err(|error| Error::internal(format!("cannot accept: {error}")))?;
-                accepting.push(tokio::spawn(accept(listener, self.senders.clone(), next.clone())));
+                accepting.push(tokio::spawn(accept(listener, self.house.crew.clone())));
             }
             let house = self.house.clone();
             let metrics: web::Metrics = Arc::new(move || super::metrics::metrics(&house));
@@ -101,9 +96,8 @@ impl Proxy {
             Ok(())
         })?;
         self.house.pools().for_each(|(_, pool)| pool.close());
-        // With its tasks go their senders: a worker ends when the last one is gone.
         drop(runtime);
-        drop(self.senders);
+        self.house.crew.stop();
         for worker in self.workers {
             // A worker that panicked has said so; there is nothing left to do for it.
             let _ = worker.join();
@@ -143,21 +137,11 @@ fn bind(address: &Address) -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(
-    listener: tokio::net::TcpListener,
-    senders: Vec<UnboundedSender<std::net::TcpStream>>,
-    next: Arc<AtomicUsize>,
-) {
+async fn accept(listener: tokio::net::TcpListener, crew: Arc<Crew>) {
     loop {
         let accepted = listener.accept().await.and_then(|(tcp, _)| tcp.into_std());
         match accepted {
-            Ok(tcp) => {
-                let at = next.fetch_add(1, Ordering::Relaxed) % senders.len().max(1);
-                if let Some(sender) = senders.get(at) {
-                    // A worker ends only after this task.
-                    let _ = sender.send(tcp);
-                }
-            }
+            Ok(tcp) => crew.deal(tcp),
             Err(error) => {
                 // Out of descriptors, most likely: those that are connected go on, and new ones wait.
                 tracing::warn!(%error, "cannot accept a client");
@@ -168,18 +152,25 @@ async fn accept(
 }
 
 /// One worker: serves the clients it is dealt, and looks after its part of the pools.
-async fn work(house: Arc<House>, home: usize, mut arrivals: UnboundedReceiver<std::net::TcpStream>) {
+async fn work(house: Arc<House>, home: usize) {
+    let Some(mut arrivals) = house.crew.arrivals(home) else { return };
     let mut tick = tokio::time::interval(TICK);
+    let mut stopwatch = Stopwatch::start();
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some(tcp) => match TcpStream::from_std(tcp) {
+                Some(Arrival::Fresh(tcp)) => match TcpStream::from_std(tcp) {
                     Ok(tcp) => drop(tokio::spawn(house.clone().serve(tcp, home))),
                     Err(error) => tracing::warn!(%error, "a client's socket cannot be used"),
                 },
-                None => return,
+                Some(Arrival::Moved(guest)) => match guest.settle(home) {
+                    Ok(guest) => drop(tokio::spawn(guest.run(house.crew.clone(), home))),
+                    Err(error) => tracing::warn!(%error, "a client's socket could not change its thread"),
+                },
+                Some(Arrival::Stop) | None => return,
             },
             _ = tick.tick() => {
+                house.crew.tick(home, stopwatch.lap());
                 for (database, pool) in house.pools() {
                     pool.tick(home);
                     // One worker does it, and only where connections are open anyway.

@@ -21,6 +21,7 @@ use crate::proxy::about::About;
 use crate::proxy::admin;
 use crate::proxy::clients::{Client, Clients, Seat};
 use crate::proxy::conversation::Conversation;
+use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
 use crate::proxy::gate::{Gate, Origin};
 use crate::proxy::logins::{Login, Logins};
@@ -40,6 +41,8 @@ pub struct House {
     pub config: Config,
     /// Who is connected.
     pub clients: Arc<Clients>,
+    /// Who serves them.
+    pub crew: Arc<Crew>,
     /// The databases by the name clients know.
     pub databases: HashMap<String, Arc<Database>>,
     /// Statements without their constants, unless they are not counted.
@@ -65,7 +68,8 @@ impl House {
         let clients = Arc::new(Clients::default());
         // Slow logins must leave seats to others.
         let logins = Logins::new(config.limits.max_logins.min(config.limits.max_clients.div_ceil(2)) as usize);
-        Ok(Self { config, clients, databases, templates, interned, gate, logins })
+        let crew = Arc::new(Crew::new(workers));
+        Ok(Self { config, clients, crew, databases, templates, interned, gate, logins })
     }
 
     /// Reads rules, secrets and certificates again as `config` names them, for clients who come from now on.
@@ -102,9 +106,7 @@ impl House {
         }));
         let outcome = login.await;
         match outcome {
-            Ok(Ok(Some(Guest::Plain(session)))) => session.run().await,
-            Ok(Ok(Some(Guest::Sharded(session)))) => Box::pin(session.run()).await,
-            Ok(Ok(Some(Guest::Console(console)))) => Box::pin(console.run()).await,
+            Ok(Ok(Some(guest))) => guest.run(self.crew.clone(), home).await,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a client left during login"),
             Err(_) => tracing::debug!("a client took too long to log in"),
@@ -205,7 +207,14 @@ impl House {
                 greeting
             }
         };
-        let access = Access { database: database.clone(), pool, home, user: startup.user.clone(), secret };
+        let access = Access {
+            database: database.clone(),
+            pool,
+            home,
+            crew: self.crew.clone(),
+            user: startup.user.clone(),
+            secret,
+        };
         Ok(Admitted::Session(access, settings, greeting))
     }
 
@@ -258,6 +267,7 @@ impl House {
                 shared,
                 login: (access.user, access.secret),
                 home: access.home,
+                crew: access.crew,
                 settings,
                 told: greeting,
                 max_message: limit,
@@ -291,13 +301,6 @@ impl House {
             tracing::warn!(error = error.message, "a cancel request could not be delivered");
         }
     }
-}
-
-/// A client that has logged in.
-enum Guest {
-    Plain(Box<Session>),
-    Sharded(Box<ShardedSession>),
-    Console(Box<admin::Console>),
 }
 
 /// A client that may come in, and to what.

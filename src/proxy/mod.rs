@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! listen   accepts, deals sockets to workers (one thread, one event loop each)
+//! crew     which worker serves whom; moves clients between workers
 //! login    startup packet, SCRAM, what the server would have said at startup
 //! session  the sockets of one client: polls both, one task, no timers, no channels
 //!   conversation   what the bytes mean, without I/O: from_client, from_server, expect
@@ -25,6 +26,7 @@ pub mod care;
 pub mod changes;
 pub mod clients;
 pub mod conversation;
+pub mod crew;
 pub mod database;
 pub mod expect;
 mod from_client;

@@ -24,6 +24,7 @@ use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::Care;
 use crate::proxy::clients::Seat;
 use crate::proxy::conversation::{Conversation, Next};
+use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
 use crate::proxy::from_client::Ways;
 use crate::proxy::keeping::Parting;
@@ -66,6 +67,8 @@ pub struct Access {
     pub pool: Arc<Pool>,
     /// The worker that serves it.
     pub home: usize,
+    /// The workers.
+    pub crew: Arc<Crew>,
     /// Who it is.
     pub user: String,
     /// What it can be proven to servers with.
@@ -90,6 +93,8 @@ pub struct Session {
     blocked: Blocked,
     /// The client said good-bye.
     leaving: bool,
+    /// The last order to move that was heeded.
+    heeded: u32,
     access: Access,
     guard: Registered,
     _seat: Seat,
@@ -117,6 +122,8 @@ enum End {
     Goodbye,
     ClientGone,
     Failed(Failure),
+    /// It goes on, on that worker.
+    Moves(usize),
 }
 
 /// Bytes that a socket did not take at once.
@@ -190,6 +197,7 @@ impl Session {
             shown: Pins::default(),
             blocked,
             leaving: false,
+            heeded: 0,
             access,
             guard,
             _seat: seat,
@@ -210,7 +218,23 @@ impl Session {
             })
         })
         .await;
-        self.finish(end);
+        match end {
+            End::Moves(to) => {
+                let crew = self.access.crew.clone();
+                crew.hand_over(Guest::Plain(self), to);
+            }
+            end => self.finish(end),
+        }
+    }
+
+    /// Takes the client's socket to the event loop of the calling thread, worker `home`'s.
+    ///
+    /// # Errors
+    /// The system does not let it be watched there.
+    pub fn rehome(mut self: Box<Self>, home: usize) -> io::Result<Box<Self>> {
+        self.client = self.client.rehome()?;
+        self.access.home = home;
+        Ok(self)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
@@ -245,6 +269,10 @@ impl Session {
                 let answered = self.talk.expects.is_empty() || self.talk.awaits_copy_data();
                 if self.leaving && self.backlog.is_empty() && answered {
                     return Err(End::Goodbye);
+                }
+                if resting && self.backlog.is_empty() {
+                    let called = self.access.crew.calls(self.access.home, &mut self.heeded);
+                    return called.map_or(Ok(()), |to| Err(End::Moves(to)));
                 }
                 return Ok(());
             }

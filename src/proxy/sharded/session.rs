@@ -10,6 +10,7 @@ use crate::net::dialogue::Dialogue;
 use crate::net::prove::Secret;
 use crate::pool::settings::{Reported, Settings};
 use crate::proxy::clients::Seat;
+use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
 use crate::proxy::login::Registered;
 use crate::proxy::sharded::link::Link;
@@ -38,6 +39,8 @@ pub struct Visitor {
     pub login: (String, Secret),
     /// The worker that serves it.
     pub home: usize,
+    /// The workers.
+    pub crew: Arc<Crew>,
     /// What it asked for at startup.
     pub settings: Arc<Settings>,
     /// What it was told of the server's parameters.
@@ -65,6 +68,8 @@ pub(super) enum Trouble {
     Fatal(Failure),
     /// The client is gone.
     Gone,
+    /// The session goes on, on that worker.
+    Moves(usize),
 }
 
 impl From<Failure> for Trouble {
@@ -88,6 +93,9 @@ pub struct ShardedSession {
     pub(super) shared: Arc<Shared>,
     pub(super) login: (String, Secret),
     pub(super) home: usize,
+    crew: Arc<Crew>,
+    /// The last order to move that was heeded.
+    heeded: u32,
     pub(super) startup: Arc<Settings>,
     /// What the client has set, and what it had set when its transaction began.
     pub(super) want: Arc<Settings>,
@@ -126,6 +134,8 @@ impl ShardedSession {
             shared: visitor.shared,
             login: visitor.login,
             home: visitor.home,
+            crew: visitor.crew,
+            heeded: 0,
             want: visitor.settings.clone(),
             startup: visitor.settings,
             want_before: None,
@@ -145,8 +155,8 @@ impl ShardedSession {
         }
     }
 
-    /// Serves the client until it leaves. Whatever is open then is rolled back.
-    pub async fn run(mut self) {
+    /// Serves the client until it leaves or moves. Whatever is open when it leaves is rolled back.
+    pub async fn run(mut self: Box<Self>) {
         let client = self.guard.client.clone();
         let end = {
             let mut talk = std::pin::pin!(self.talk());
@@ -163,6 +173,10 @@ impl ShardedSession {
             })
             .await
         };
+        if let Err(Trouble::Moves(to)) = end {
+            let crew = self.crew.clone();
+            return crew.hand_over(Guest::Sharded(self), to);
+        }
         self.guard.client.serve(None);
         for link in self.links.iter_mut().filter_map(Option::take) {
             // Outside a transaction a link was given back already; what is left has something open.
@@ -175,8 +189,23 @@ impl ShardedSession {
         }
     }
 
+    /// Takes the client's socket to the event loop of the calling thread, worker `home`'s.
+    ///
+    /// # Errors
+    /// The system does not let it be watched there.
+    pub fn rehome(mut self: Box<Self>, home: usize) -> io::Result<Box<Self>> {
+        self.client.stream = self.client.stream.rehome()?;
+        self.home = home;
+        Ok(self)
+    }
+
     async fn talk(&mut self) -> Result<(), Trouble> {
         loop {
+            if self.links.iter().all(Option::is_none)
+                && let Some(to) = self.crew.calls(self.home, &mut self.heeded)
+            {
+                return Err(Trouble::Moves(to));
+            }
             let (tag, body) = self.message().await?;
             match tag {
                 // PostgreSQL too reads on to Sync, whatever comes.

@@ -4,6 +4,7 @@ mod admin;
 mod copy;
 mod extended;
 mod hostile;
+mod moves;
 mod raw;
 mod servers;
 mod session;
