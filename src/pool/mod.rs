@@ -217,6 +217,7 @@ impl Pool {
             let mut state = lock(&self.state);
             state.opening -= 1;
             if let Err(error) = &result {
+                self.roll.fail(&error.message);
                 state.open -= 1;
                 self.report(&mut state, error);
             }

@@ -14,6 +14,8 @@ pub struct Roll {
     all: Mutex<Vec<Weak<CancelTarget>>>,
     /// Connections that were opened in an earlier epoch are closed when they are given back.
     epoch: AtomicU64,
+    /// Why the last attempt to connect failed; nothing when it did not.
+    trouble: Mutex<Option<String>>,
 }
 
 /// One open connection.
@@ -33,8 +35,14 @@ impl Roll {
         self.epoch.load(Ordering::Relaxed)
     }
 
+    /// Notes that the server could not be reached.
+    pub fn fail(&self, why: &str) {
+        *lock(&self.trouble) = Some(why.to_owned());
+    }
+
     /// Notes a new connection; forgets those that are gone.
     pub fn enter(&self, target: &Arc<CancelTarget>) {
+        *lock(&self.trouble) = None;
         let mut all = lock(&self.all);
         all.retain(|target| target.strong_count() > 0);
         all.push(Arc::downgrade(target));
@@ -57,6 +65,18 @@ impl Pool {
     /// Closes every connection as soon as nobody uses it; new ones may be opened meanwhile.
     pub fn reconnect(&self) {
         self.roll.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that there may be.
+    pub fn size(&self) -> usize {
+        self.options.size
+    }
+
+    /// Why the server cannot be reached, if that is so: the last attempt failed, and no connection is open.
+    pub fn trouble(&self) -> Option<String> {
+        let why = lock(&self.roll.trouble).clone()?;
+        let counts = self.counts();
+        (counts.open <= counts.opening).then_some(why)
     }
 
     /// The connections that are open.

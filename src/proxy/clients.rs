@@ -58,6 +58,15 @@ impl Client {
         lock(&self.serving).clone()
     }
 
+    /// What it is doing: `idle`, `active` (a server connection works for it) or `waiting` for one.
+    pub fn state(&self) -> &'static str {
+        match self.activity.wait() {
+            Some(_) => "waiting",
+            None if self.served_by().is_some() => "active",
+            None => "idle",
+        }
+    }
+
     /// Ends its session: it notices when its task runs next, which is now.
     pub fn kill(&self) {
         self.activity.kill();

@@ -72,8 +72,12 @@ impl Proxy {
                 accepting.push(tokio::spawn(accept(listener, self.house.crew.clone())));
             }
             let house = self.house.clone();
-            let metrics: web::Metrics = Arc::new(move || super::metrics::metrics(&house));
-            let admin = self.house.config.admin.as_ref().map(|address| web::serve(address, metrics));
+            let other = house.clone();
+            let pages = web::Pages {
+                metrics: Box::new(move || super::metrics::metrics(&house)),
+                unready: Box::new(move || super::metrics::unready(&other)),
+            };
+            let admin = self.house.config.admin.as_ref().map(|address| web::serve(address, pages));
             let admin = admin.transpose()?.map(tokio::spawn);
             tokio::select! {
                 _ = interrupt.recv() => {}

@@ -72,6 +72,8 @@ pub enum Show {
     Mem,
     /// Nothing: there are no peers.
     Peers,
+    /// Clients that keep their server connection, by reason.
+    Pins,
     /// The pools.
     Pools,
     /// The server connections.
@@ -107,6 +109,7 @@ const SHOWN: &[(&str, Show)] = &[
     ("lists", Show::Lists),
     ("mem", Show::Mem),
     ("peers", Show::Peers),
+    ("pins", Show::Pins),
     ("pools", Show::Pools),
     ("servers", Show::Servers),
     ("sockets", Show::Sockets),

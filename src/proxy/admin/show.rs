@@ -53,6 +53,7 @@ pub fn show(house: &House, what: Show) -> Answer {
         Show::Pools => pools(house),
         Show::Databases => databases(house),
         Show::Users => users(house),
+        Show::Pins => pins(house),
         Show::Stats => stats::stats(house, Columns::Both),
         Show::StatsTotals => stats::stats(house, Columns::Totals),
         Show::StatsAverages => stats::stats(house, Columns::Averages),
@@ -108,15 +109,6 @@ fn all_pools(house: &House) -> Vec<(&Arc<Database>, usize, Arc<Pool>)> {
         .collect()
 }
 
-/// What a client is doing.
-fn client_state(client: &Client) -> &'static str {
-    match client.activity.wait() {
-        Some(_) => "waiting",
-        None if client.served_by().is_some() => "active",
-        None => "idle",
-    }
-}
-
 fn socket_row(kind: &'static str, names: [String; 3], ends: Ends, times: [Value; 2]) -> Vec<Value> {
     let [user, database, state] = names;
     let [addr, port] = address(ends.peer);
@@ -143,7 +135,7 @@ fn tls(is: bool) -> Value {
 
 fn client_row(client: &Client) -> Vec<Value> {
     let about = &client.about;
-    let names = [about.user.to_string(), about.database.to_string(), client_state(client).to_owned()];
+    let names = [about.user.to_string(), about.database.to_string(), client.state().to_owned()];
     let requested = when(client.activity.last_request().unwrap_or(about.since));
     let mut row = socket_row("C", names, about.ends, [when(about.since), requested]);
     row.extend(seconds(client.activity.wait()));
@@ -270,6 +262,25 @@ fn pools(house: &House) -> Table {
             "".into(),
             format!("{}:{}", pool.target.host, pool.target.port).into(),
             counts.checkouts.into(),
+        ]);
+    }
+    table
+}
+
+/// Who keeps a server connection, and why.
+fn pins(house: &House) -> Table {
+    let mut table = Table::new(&["#id", "user", "database", "application_name", "reasons", "link", "#remote_pid"]);
+    for client in house.clients.pinned() {
+        let reasons: Vec<_> = client.pins().reasons().map(|reason| reason.name()).collect();
+        let server = client.served_by();
+        table.row([
+            client.id.into(),
+            client.about.user.to_string().into(),
+            client.about.database.to_string().into(),
+            client.about.application.to_string().into(),
+            reasons.join(", ").into(),
+            server.as_ref().map(|target| pointer('S', target.id)).unwrap_or_default().into(),
+            server.map(|target| target.pid).into(),
         ]);
     }
     table

@@ -92,6 +92,10 @@ fn psql_shows_what_the_house_holds() {
     assert_eq!(shown("show lists").get("databases", "items"), "1");
     assert_eq!(shown("show users").get("admin", "console"), "admin");
     assert_eq!(shown("show state").get("active", "value"), "yes");
+    client.query("create temp table mine (x int)");
+    let pins = shown("show pins");
+    assert_eq!([pins.get("billing", "reasons"), pins.get("billing", "database")], ["temporary", "app"]);
+    client.query("drop table mine");
     let config = stage.psql("watcher", "w-secret", "show config").1;
     assert!(config.contains("databases.app.pool.size|4|20") && !config.contains("secret"), "{config}");
     for what in ["sockets", "active_sockets", "mem", "dns_hosts", "dns_zones", "peers", "version", "users"] {

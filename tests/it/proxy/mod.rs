@@ -12,6 +12,7 @@ mod sharded;
 mod state;
 
 mod tls;
+mod web;
 
 use pgweir::db::local::{Auth, Cluster, Options};
 
