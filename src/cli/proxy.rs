@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::config::{self, ClientTlsMode, Config};
+use crate::config::{self, ClientTlsMode, Config, Listen};
 use crate::error::Result;
 use crate::proxy::listen::Proxy;
+use crate::proxy::system::{self, PidFile};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -43,10 +44,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let config = config::load(&args.config)?;
     start_log(args.log_format);
     warn(&config);
+    system::raise_descriptor_limit(&config);
+    let pid_file = config.pid_file.clone();
     let proxy = Proxy::start(config)?;
-    for address in proxy.addresses() {
+    let _pid_file = pid_file.as_deref().map(PidFile::write).transpose()?;
+    for address in proxy.places() {
         tracing::info!(%address, "listening");
     }
+    system::notify("READY=1");
     proxy.run()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -65,11 +70,13 @@ fn start_log(format: LogFormat) {
 /// Says what is allowed but dangerous.
 fn warn(config: &Config) {
     let outside = |host: &str| !matches!(host, "localhost" | "::1") && !host.starts_with("127.");
-    if config.tls.mode != ClientTlsMode::Require && config.listen.iter().any(|address| outside(&address.host)) {
+    if config.tls.mode != ClientTlsMode::Require
+        && config.listen.iter().any(|listen| matches!(listen, Listen::Tcp(address) if outside(&address.host)))
+    {
         tracing::warn!("clients from other machines may connect without TLS: set tls.mode to require");
     }
     for (name, database) in &config.databases {
-        for (server, url) in database.servers().filter(|(_, url)| outside(&url.host)) {
+        for (server, url) in database.servers().filter(|(_, url)| !url.is_unix() && outside(&url.host)) {
             if matches!(url.sslmode, config::SslMode::Disable | config::SslMode::Prefer) {
                 tracing::warn!(
                     database = name,

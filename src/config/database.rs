@@ -68,6 +68,9 @@ settings! {
         mode: PoolMode = "transaction",
         /// Connections to a server at most.
         size: u32 = "20",
+        /// Connections that are kept open even if nobody needs them. They are opened at once where the server's URL names the
+        /// user, otherwise after a user's first login.
+        min_size: u32 = "0",
         /// Time that a client waits for a connection before it gets an error.
         wait_timeout: Duration = "30s",
         /// Time to connect and log in to a server.
@@ -109,6 +112,11 @@ impl Database {
 }
 
 fn check_pool(pool: &Pool, node: &Node, reader: &mut Reader) -> bool {
+    if pool.min_size > pool.size {
+        let at = node.get("min_size").map_or(node.at, |node| node.at);
+        let what = format!("`{}.min_size` is more than `size`, which is {}", reader.path(), pool.size);
+        return reader.problem(at, what, "lower it, or raise `size`").unwrap_or(false);
+    }
     if pool.size > 0 {
         return true;
     }

@@ -12,6 +12,7 @@ mod access;
 mod database;
 mod define;
 mod docs;
+mod listen;
 mod problem;
 mod secret;
 mod settings;
@@ -26,6 +27,7 @@ pub use access::{AddressRange, AuthQuery, HbaMethod, HbaRule, HbaType};
 pub use database::{CommitMode, Database, Pool, PoolMode, Shard};
 pub use define::{Group, Setting, SettingDefault};
 pub use docs::{groups, markdown};
+pub use listen::{Listen, SocketMode};
 pub use secret::Secret;
 pub use settings::{
     Address, CONSOLE, ClientTls, ClientTlsMode, ClientVerify, Config, HostCertificate, Limits, Stats, User,

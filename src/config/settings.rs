@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::access::{HbaMethod, HbaRule, HbaType};
 use super::database::Database;
 use super::define::{FromNode, Reader, choices, scalar, settings};
+use super::listen::{Listen, SocketMode};
 use super::secret::Secret;
 use super::tree::Node;
 use super::values::ByteSize;
@@ -14,8 +15,13 @@ use super::values::ByteSize;
 settings! {
     /// The whole file. Only `users` and `databases` must be there.
     pub struct Config {
-        /// Where clients connect.
-        listen: Vec<Address> = "127.0.0.1:6432",
+        /// Where clients connect. `unix:/directory` makes the socket `.s.PGSQL.<port>` in that directory, named after the first
+        /// TCP port unless a port of its own follows.
+        listen: Vec<Listen> = "127.0.0.1:6432",
+        /// Who may connect to unix sockets: the permissions of their files.
+        unix_socket_permissions: SocketMode = "0777",
+        /// A file that holds the process id while the proxy runs.
+        pid_file: Option<String> = absent,
         /// Where metrics and health are served over HTTP; nowhere unless set.
         admin: Option<Address> = absent,
         /// Users who may do everything in the console (`psql -d pgweir`, or `-d pgbouncer` for tools that say so).

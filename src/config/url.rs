@@ -38,7 +38,7 @@ choices! {
 /// Where a PostgreSQL server is and who to be there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrl {
-    /// Host name or address.
+    /// Host name or address, or the directory of a unix socket, which begins with `/`.
     pub host: String,
     /// Port, 5432 unless given.
     pub port: u16,
@@ -62,13 +62,13 @@ pub struct ServerUrl {
 
 /// Parameters that a URL may have.
 const PARAMETERS: &[&str] =
-    &["sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation", "channel_binding", "password"];
+    &["host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation", "channel_binding", "password"];
 
 impl ServerUrl {
     /// Reads `postgres://user:password@host:port/database?sslmode=..&sslrootcert=..`. The error says
     /// what is wrong without repeating the URL, which may hold a password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let url = url::Url::parse(text).map_err(|error| format!("it is no URL: {error}"))?;
+        let url = url::Url::parse(&with_host(text)).map_err(|error| format!("it is no URL: {error}"))?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err(format!("it begins with `{}://`, not with `postgres://`", url.scheme()));
         }
@@ -77,12 +77,6 @@ impl ServerUrl {
             Some(host) => decode(&host.to_string())?,
             None => String::new(),
         };
-        if host.is_empty() {
-            return Err("it names no host".to_owned());
-        }
-        if host.contains(['/', ',']) {
-            return Err("it must name one host; unix sockets and lists of hosts are not available".to_owned());
-        }
         if url.fragment().is_some() {
             return Err("it holds a `#`, which must be written `%23`".to_owned());
         }
@@ -115,6 +109,12 @@ impl ServerUrl {
             (None, Some(_)) => return Err("it has sslkey without sslcert".to_owned()),
         };
         server.check_tls()?;
+        if server.host.is_empty() || server.host == NO_HOST {
+            return Err("it names no host".to_owned());
+        }
+        if server.host.contains(',') || server.host.contains('/') && !server.is_unix() {
+            return Err("it must name one host, or the directory of a unix socket (`host=/run/postgresql`)".to_owned());
+        }
         if [&server.user, &server.database].into_iter().flatten().any(|text| text.contains('\0')) {
             return Err("it holds a zero byte".to_owned());
         }
@@ -141,6 +141,8 @@ impl ServerUrl {
                     "its sslmode is `allow`, which encrypts only where a server insists: write `prefer`".to_owned()
                 );
             }
+            "host" => self.host = value.to_owned(),
+            "port" => self.port = value.parse().map_err(|_| "its port is no number from 0 to 65535".to_owned())?,
             "sslmode" => {
                 self.sslmode = SslMode::of_word(value)
                     .ok_or_else(|| format!("its sslmode is `{value}`, where {} is known", SslMode::what()))?;
@@ -182,7 +184,11 @@ impl ServerUrl {
             }
             text.push('@');
         }
-        text.push_str(&self.address());
+        if self.is_unix() {
+            text.push_str(&format!("{}:{}", encode(&self.host), self.port));
+        } else {
+            text.push_str(&self.address());
+        }
         text.push('/');
         text.push_str(&self.database.as_deref().map(encode).unwrap_or_default());
         text.push_str("?sslmode=");
@@ -206,14 +212,32 @@ impl ServerUrl {
         Ok(text)
     }
 
-    /// `host:port`, with brackets around an IPv6 address.
+    /// Whether it is at a unix socket, where no TLS is needed.
+    pub fn is_unix(&self) -> bool {
+        self.host.starts_with('/')
+    }
+
+    /// `host:port`, with brackets around an IPv6 address; or the path of a unix socket.
     pub fn address(&self) -> String {
-        if self.host.contains(':') {
+        if self.is_unix() {
+            format!("{}/.s.PGSQL.{}", self.host.trim_end_matches('/'), self.port)
+        } else if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+/// Stands for a host that is said by a parameter: a URL with a user must have some host.
+const NO_HOST: &str = "host-is-a-parameter";
+
+/// `postgres://user@/db?host=..` with a host before the path.
+fn with_host(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if authority.ends_with('@') { format!("{scheme}://{authority}{NO_HOST}{path}") } else { text.to_owned() }
 }
 
 /// Percent-encoding of everything but letters and digits.
@@ -311,6 +335,17 @@ mod tests {
         let url = ServerUrl::parse("postgresql://db.example").unwrap();
         assert_eq!((url.port, url.user, url.database, url.sslmode), (5432, None, None, SslMode::Prefer));
         assert_eq!(ServerUrl::parse("postgres://[::1]:1/x").unwrap().address(), "[::1]:1");
+
+        for text in [
+            "postgres://app@/x?host=/run/pg&port=6000",
+            "postgres://app@localhost/x?host=/run/pg&port=6000",
+            "postgres://app@%2Frun%2Fpg:6000/x",
+        ] {
+            let url = ServerUrl::parse(text).unwrap();
+            assert_eq!(url.address(), "/run/pg/.s.PGSQL.6000", "{text}");
+            assert_eq!(ServerUrl::parse(&url.with_password().unwrap()), Ok(url), "{text}");
+        }
+        assert_eq!(ServerUrl::parse("postgres:///x?host=/run/pg").unwrap().user, None);
     }
 
     #[test]
@@ -318,7 +353,7 @@ mod tests {
         for (text, said) in [
             ("mysql://u:s3cret@h/x", "begins with `mysql://`"),
             ("10.0.0.1:5432", "no URL"),
-            ("postgres://u:s3cret@/x", "host"),
+            ("postgres://u:s3cret@/x", "no host"),
             ("postgres://u:s3cret@h1,h2/x", "one host"),
             ("postgres://u:s3cret@h/x?sslmode=maybe", "`maybe`"),
             ("postgres://u:s3cret@h/x?sslmode=allow", "write `prefer`"),

@@ -2,8 +2,6 @@
 
 use std::io;
 
-use tokio::net::TcpStream;
-
 use crate::net::dialogue::Dialogue;
 use crate::net::stream::Stream;
 use crate::net::tls::Door;
@@ -30,12 +28,14 @@ pub enum Arrival {
 const HANDSHAKE: u8 = 0x16;
 
 /// Reads the opening packets of a fresh connection.
-pub async fn open(tcp: TcpStream, door: Option<&Door>) -> io::Result<Arrival> {
-    let mut first = [0u8; 1];
-    let direct = door.is_some() && tcp.peek(&mut first).await? == 1 && first == [HANDSHAKE];
-    let stream = match door.filter(|_| direct) {
-        Some(door) => door.accept(tcp, true).await?,
-        None => Stream::Plain(tcp),
+pub async fn open(stream: Stream, door: Option<&Door>) -> io::Result<Arrival> {
+    let stream = match (stream, door) {
+        (Stream::Plain(tcp), Some(door)) => {
+            let mut first = [0u8; 1];
+            let direct = tcp.peek(&mut first).await? == 1 && first == [HANDSHAKE];
+            if direct { door.accept(tcp, true).await? } else { Stream::Plain(tcp) }
+        }
+        (stream, _) => stream,
     };
     let mut dialogue = Dialogue::new(stream);
     // At most one SSLRequest and one GSSENCRequest, in either order, then the real packet.
@@ -62,7 +62,9 @@ pub async fn open(tcp: TcpStream, door: Option<&Door>) -> io::Result<Arrival> {
             return refuse(dialogue, &failure).await;
         }
         dialogue = match (opening, door) {
-            (Opening::Ssl, Some(door)) if !dialogue.stream.is_tls() => encrypt(dialogue, door).await?,
+            (Opening::Ssl, Some(door)) if matches!(dialogue.stream, Stream::Plain(_)) => {
+                encrypt(dialogue, door).await?
+            }
             _ => {
                 dialogue.send(b"N").await?;
                 dialogue
@@ -75,7 +77,7 @@ async fn encrypt(mut dialogue: Dialogue, door: &Door) -> io::Result<Dialogue> {
     dialogue.send(b"S").await?;
     match dialogue.stream {
         Stream::Plain(tcp) => Ok(Dialogue::new(door.accept(tcp, false).await?)),
-        tls @ Stream::Tls(_) => Ok(Dialogue::new(tls)),
+        other => Ok(Dialogue::new(other)),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Opens a connection to a server and logs in.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::net::dialogue::Dialogue;
@@ -23,9 +24,9 @@ const MAX_LOGIN_MESSAGES: usize = 1000;
 /// A server and the account to use on it.
 #[derive(Clone)]
 pub struct ServerTarget {
-    /// Host name or address.
+    /// Host name or address, or the directory of a unix socket.
     pub host: String,
-    /// TCP port.
+    /// TCP port, or the number in the unix socket's name.
     pub port: u16,
     /// Database.
     pub database: String,
@@ -43,6 +44,18 @@ pub struct ServerTarget {
     pub binding: Binding,
     /// How long the whole login may take.
     pub timeout: Duration,
+}
+
+impl ServerTarget {
+    /// Whether it is at a unix socket.
+    pub fn is_unix(&self) -> bool {
+        self.host.starts_with('/')
+    }
+}
+
+/// The unix socket of a server in this directory, by PostgreSQL's convention.
+pub fn socket_path(directory: impl AsRef<Path>, port: u16) -> PathBuf {
+    directory.as_ref().join(format!(".s.PGSQL.{port}"))
 }
 
 impl std::fmt::Debug for ServerTarget {
@@ -121,6 +134,10 @@ async fn login(target: &ServerTarget, settings: &[(&str, &str)]) -> Result<Link,
 
 /// The socket, encrypted as the target says; and whether the server is on this machine.
 async fn open(target: &ServerTarget) -> Result<(Stream, bool), ConnectError> {
+    if target.is_unix() {
+        let unix = UnixStream::connect(socket_path(&target.host, target.port)).await?;
+        return Ok((Stream::Unix(unix), true));
+    }
     let tcp = TcpStream::connect((target.host.as_str(), target.port)).await?;
     tune(&tcp);
     let near = tcp.peer_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());

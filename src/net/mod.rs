@@ -1,6 +1,7 @@
 //! Sockets: TLS on both sides, authentication of clients and to servers.
 //!
 //! ```text
+//! listener      -> a client's socket, TCP or unix
 //! client socket -> accept (TLS, startup packet, CancelRequest) -> ask (who it is) -> a session's stream
 //! ServerTarget  -> connect (TLS as sslmode says)               -> prove (who we are) -> a link's stream
 //! ```
@@ -13,6 +14,7 @@ pub mod ask;
 pub mod certificate;
 pub mod connect;
 pub mod dialogue;
+pub mod listener;
 pub mod prove;
 pub mod scram;
 pub mod stream;

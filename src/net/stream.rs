@@ -7,13 +7,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// A socket, with or without TLS.
 #[derive(Debug)]
 pub enum Stream {
     /// Plain TCP.
     Plain(TcpStream),
+    /// A unix socket, which needs no TLS.
+    Unix(UnixStream),
     /// TLS over TCP, either side of it.
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
 }
@@ -25,6 +27,7 @@ impl Stream {
         let mut buffer = ReadBuf::new(buffer);
         let done = match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut buffer),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buffer),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buffer),
         };
         done.map_ok(|()| buffer.filled().len())
@@ -34,25 +37,40 @@ impl Stream {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
 
-    /// Sends what TLS still holds; nothing to do for plain TCP.
+    /// Sends what TLS still holds; nothing to do without it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Plain(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
-    /// The addresses of both ends.
+    /// The addresses of both ends; a unix socket has none.
     pub fn ends(&self) -> Ends {
         let tcp = match self {
             Self::Plain(tcp) => tcp,
+            Self::Unix(_) => return Ends::default(),
             Self::Tls(tls) => tls.get_ref().0,
         };
         Ends { peer: tcp.peer_addr().ok(), local: tcp.local_addr().ok() }
+    }
+
+    /// Who is at the other end, as the system says; `None` when it is gone already.
+    pub fn peer(&self) -> Option<Peer> {
+        match self {
+            Self::Unix(unix) => unix.peer_cred().ok().map(|credentials| Peer::Unix { uid: credentials.uid() }),
+            _ => self.ends().peer.map(Peer::Tcp),
+        }
+    }
+
+    /// Whether the other end is on this machine by the kind of its socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(_))
     }
 
     /// Whether the bytes are encrypted.
@@ -67,6 +85,7 @@ impl Stream {
     pub fn rehome(self) -> io::Result<Self> {
         match self {
             Self::Plain(tcp) => Ok(Self::Plain(TcpStream::from_std(tcp.into_std()?)?)),
+            Self::Unix(unix) => Ok(Self::Unix(UnixStream::from_std(unix.into_std()?)?)),
             Self::Tls(mut tls) => {
                 // The socket under TLS cannot be taken out; a second descriptor of it takes its place.
                 let tcp = match &mut *tls {
@@ -79,6 +98,18 @@ impl Stream {
             }
         }
     }
+}
+
+/// Who is at the other end of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP connection from this address.
+    Tcp(SocketAddr),
+    /// A process of this user, on this machine.
+    Unix {
+        /// The user, as the system says.
+        uid: u32,
+    },
 }
 
 /// The addresses of a socket; none where it has none.

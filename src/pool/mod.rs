@@ -18,9 +18,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use crate::net::connect::{ConnectError, Link, ServerTarget, connect};
 use crate::wire::message::Failure;
 
+mod pause;
 pub mod reset;
 pub mod roll;
 pub mod server;
@@ -44,6 +47,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 pub struct PoolOptions {
     /// Most server connections.
     pub size: usize,
+    /// Connections that are kept open, idle or not.
+    pub min_size: usize,
     /// Longest wait for one.
     pub wait_timeout: Duration,
     /// How long connection failures are retried while nothing is open, before waiters are told.
@@ -65,7 +70,7 @@ pub struct Pool {
     pub target: Arc<ServerTarget>,
     /// Settings in use, shared by all pools of the process.
     pub interned: Arc<Interned>,
-    options: PoolOptions,
+    options: ArcSwap<PoolOptions>,
     state: Mutex<State>,
     checkouts: AtomicU64,
     roll: Arc<Roll>,
@@ -90,6 +95,7 @@ struct State {
     open: usize,
     opening: usize,
     closed: bool,
+    paused: bool,
 }
 
 #[derive(Debug)]
@@ -147,11 +153,11 @@ impl Pool {
     /// An empty pool.
     pub fn new(target: ServerTarget, options: PoolOptions, interned: Arc<Interned>) -> Arc<Self> {
         let idle = (0..options.workers.max(1)).map(|_| Vec::new()).collect();
-        let state = State { idle, waiters: VecDeque::new(), open: 0, opening: 0, closed: false };
+        let state = State { idle, waiters: VecDeque::new(), open: 0, opening: 0, closed: false, paused: false };
         Arc::new(Self {
             target: Arc::new(target),
             interned,
-            options,
+            options: ArcSwap::from_pointee(options),
             state: Mutex::new(state),
             checkouts: AtomicU64::new(0),
             roll: Arc::default(),
@@ -163,7 +169,8 @@ impl Pool {
         self.checkouts.fetch_add(1, Ordering::Relaxed);
         loop {
             let mut state = lock(&self.state);
-            let Some(mut conn) = state.pop_idle(home) else { return Taken::Later(self.enqueue(&mut state, home)) };
+            let idle = if state.paused { None } else { state.pop_idle(home) };
+            let Some(mut conn) = idle else { return Taken::Later(self.enqueue(&mut state, home)) };
             drop(state);
             if conn.is_quiet() && !self.roll.is_outdated(&conn) {
                 match self.bring_home(conn, home) {
@@ -202,7 +209,8 @@ impl Pool {
 
     /// Opens connections while there are more waiters than are being opened, up to the pool's size.
     fn grow(self: &Arc<Self>, state: &mut State, home: usize) {
-        while state.opening < state.waiters.len() && state.open < self.options.size && !state.closed {
+        let size = self.options.load().size;
+        while state.opening < state.waiters.len() && state.open < size && !state.closed && !state.paused {
             state.open += 1;
             state.opening += 1;
             tokio::spawn(self.clone().open(home));
@@ -245,7 +253,7 @@ impl Pool {
                 user: self.target.user.as_str().into(),
                 reported: self.interned.reported.intern(reported),
                 settings: self.interned.settings.intern(Settings::new()),
-                prepared: Prepared::new(self.options.statements),
+                prepared: Prepared::new(self.options.load().statements),
                 unnamed: (0, 0),
                 roll: self.roll.clone(),
             },
@@ -264,7 +272,7 @@ impl Pool {
         if !hopeless && state.open > state.opening {
             return;
         }
-        let patience = if hopeless { Duration::ZERO } else { self.options.connect_patience };
+        let patience = if hopeless { Duration::ZERO } else { self.options.load().connect_patience };
         let failure =
             Failure::fatal("08006", format!("the server {:?} cannot be reached: {}", self.target, error.message))
                 .detail(format!("SQLSTATE of the attempt: {}", error.code));
@@ -275,11 +283,11 @@ impl Pool {
     pub fn release(self: &Arc<Self>, mut conn: Box<ServerConn>) {
         let now = Instant::now();
         conn.released = now;
-        if now.duration_since(conn.opened) > self.options.lifetime || self.roll.is_outdated(&conn) {
+        if now.duration_since(conn.opened) > self.options.load().lifetime || self.roll.is_outdated(&conn) {
             return self.discard(conn);
         }
         let mut state = lock(&self.state);
-        if state.closed {
+        if state.closed || state.paused || state.open > self.options.load().size {
             drop(state);
             return self.discard(conn);
         }
@@ -317,22 +325,30 @@ impl Pool {
     /// times a second on that worker.
     pub fn tick(self: &Arc<Self>, home: usize) {
         let mut dead = Vec::new();
+        let options = self.options.load_full();
         {
             let mut state = lock(&self.state);
             let failure = Failure::error(
                 "53300",
-                format!("no server connection became free within {} s", self.options.wait_timeout.as_secs_f32()),
+                format!("no server connection became free within {} s", options.wait_timeout.as_secs_f32()),
             )
             .hint("raise pool.size or pool.wait_timeout, or shorten transactions");
-            let limit = self.options.wait_timeout;
+            let limit = options.wait_timeout;
             state.waiters.retain(|waiter| waiter.since.elapsed() < limit || !waiter.give(Err(failure.clone())));
+            let mut spare = state.open.saturating_sub(options.min_size);
             if let Some(idle) = state.idle.get_mut(home) {
                 dead.extend(idle.extract_if(.., |conn| {
-                    conn.released.elapsed() > self.options.idle_timeout
-                        || conn.opened.elapsed() > self.options.lifetime
+                    let unused = spare > 0 && conn.released.elapsed() > options.idle_timeout;
+                    spare -= usize::from(unused);
+                    unused
+                        || conn.opened.elapsed() > options.lifetime
                         || self.roll.is_outdated(conn)
                         || !conn.is_quiet()
                 }));
+            }
+            self.grow(&mut state, home);
+            if home == 0 {
+                self.keep_up(&mut state, &options);
             }
         }
         for conn in dead {

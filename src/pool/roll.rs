@@ -69,7 +69,7 @@ impl Pool {
 
     /// Connections that there may be.
     pub fn size(&self) -> usize {
-        self.options.size
+        self.options.load().size
     }
 
     /// Why the server cannot be reached, if that is so: the last attempt failed, and no connection is open.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::net::listener::Caller;
 use crate::proxy::admin::Console;
 use crate::proxy::session::Session;
 use crate::proxy::sharded::ShardedSession;
@@ -72,7 +73,7 @@ impl Guest {
 /// What comes to a worker.
 pub enum Arrival {
     /// A client that was just accepted.
-    Fresh(std::net::TcpStream),
+    Fresh(Caller),
     /// A client from another worker.
     Moved(Guest),
     /// The order to end.
@@ -144,13 +145,13 @@ impl Crew {
     }
 
     /// Gives a fresh client to the worker that has the least to do, of those that work at all.
-    pub fn deal(&self, tcp: std::net::TcpStream) {
+    pub fn deal(&self, caller: Caller) {
         let active = self.active.load(Ordering::Relaxed);
         let load = |post: &&Post| post.busy.load(Ordering::Relaxed) + post.dealt.load(Ordering::Relaxed);
         if let Some(post) = self.posts.iter().take(active).min_by_key(load) {
             post.dealt.fetch_add(1, Ordering::Relaxed);
             // It ends after whoever deals.
-            let _ = post.sender.send(Arrival::Fresh(tcp));
+            let _ = post.sender.send(Arrival::Fresh(caller));
         }
     }
 

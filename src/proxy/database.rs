@@ -83,11 +83,13 @@ impl Database {
             disabled: AtomicBool::new(false),
             sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
         };
-        for (shard, url) in settings.servers() {
+        for (server, (shard, url)) in settings.servers().enumerate() {
             let user = url.user.clone().or_else(|| config.users.keys().next().cloned()).unwrap_or_default();
-            database
-                .target(url, &user, &UNUSED)
-                .map_err(|error| error.at(format!("databases.{name}, server {shard}")))?;
+            let at = |error: Error| error.at(format!("databases.{name}, server {shard}"));
+            database.target(url, &user, &UNUSED).map_err(at)?;
+            if settings.pool.min_size > 0 && url.user.is_some() {
+                database.pool(server, &user, &UNUSED)?;
+            }
         }
         database.lookup = database.lookup(name)?;
         Ok(database)
@@ -148,6 +150,7 @@ impl Database {
         let pool = &self.config.pool;
         PoolOptions {
             size: pool.size as usize,
+            min_size: pool.min_size as usize,
             wait_timeout: pool.wait_timeout,
             // Shorter than the wait, so that a client hears why there is no connection.
             connect_patience: Duration::from_secs(2).min(pool.wait_timeout * 3 / 4),
@@ -183,6 +186,7 @@ impl Database {
     fn target(&self, url: &ServerUrl, role: &str, secret: &Secret) -> Result<ServerTarget> {
         let own = url.password.as_ref().map(|secret| secret.resolve()).transpose()?;
         let verify = match url.sslmode {
+            _ if url.is_unix() => None,
             SslMode::Disable => None,
             // As libpq: who names an authority wants it to be looked at.
             SslMode::Require if url.sslrootcert.is_some() => Some(Verify::Authority),

@@ -1,15 +1,15 @@
 //! Accepts clients and deals them to workers; stops them all in good order.
 
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Address, Config};
+use crate::config::{Config, Listen};
 use crate::error::{Error, Result};
+use crate::net::listener::{Acceptor, Listener};
 use crate::proxy::crew::{Arrival, Crew, Stopwatch};
 use crate::proxy::functions::REFRESH_EVERY;
 use crate::proxy::login::House;
@@ -17,14 +17,12 @@ use crate::web;
 
 /// How often waiters and idle connections are looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
 
 /// A proxy that listens, and whose workers run.
 pub struct Proxy {
     /// What its clients share.
     pub house: Arc<House>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     workers: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -36,7 +34,7 @@ impl Proxy {
     pub fn start(config: Config) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.workers.map_or(cores, |count| count as usize).max(1);
-        let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>>>()?;
+        let listeners = config.listen.iter().map(|listen| bind(listen, &config)).collect::<Result<Vec<_>>>()?;
         let house = Arc::new(House::new(config, count)?);
         let mut workers = Vec::new();
         for home in 0..count {
@@ -50,9 +48,14 @@ impl Proxy {
         Ok(Self { house, listeners, workers })
     }
 
-    /// Where it listens.
+    /// Where it listens, for people.
+    pub fn places(&self) -> Vec<String> {
+        self.listeners.iter().map(Listener::address).collect()
+    }
+
+    /// The TCP addresses where it listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners.iter().filter_map(Listener::tcp_address).collect()
     }
 
     /// Accepts clients until SIGINT or SIGTERM, then lets them finish.
@@ -67,9 +70,9 @@ impl Proxy {
             let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
             let mut accepting = Vec::new();
             for listener in &self.listeners {
-                let listener = listener.try_clone().and_then(tokio::net::TcpListener::from_std);
-                let listener = listener.map_err(|error| Error::internal(format!("cannot accept: {error}")))?;
-                accepting.push(tokio::spawn(accept(listener, self.house.crew.clone())));
+                let acceptor = listener.acceptor();
+                let acceptor = acceptor.map_err(|error| Error::internal(format!("cannot accept: {error}")))?;
+                accepting.push(tokio::spawn(accept(acceptor, self.house.crew.clone())));
             }
             let house = self.house.clone();
             let other = house.clone();
@@ -125,27 +128,22 @@ fn runtime() -> Result<Runtime> {
         .map_err(|error| Error::internal(format!("an event loop could not be started: {error}")))
 }
 
-fn bind(address: &Address) -> Result<TcpListener> {
-    let at = |error: std::io::Error| {
-        let hint = "choose another `listen`, or stop what listens there";
-        Error::server(format!("cannot listen: {error}")).at(address.to_string()).hint(hint)
+fn bind(listen: &Listen, config: &Config) -> Result<Listener> {
+    let (bound, place) = match listen {
+        Listen::Tcp(address) => (Listener::tcp(&address.host, address.port), address.to_string()),
+        Listen::Unix { .. } => {
+            let path = listen.socket_path(&config.listen).unwrap_or_default();
+            (Listener::unix(&path, config.unix_socket_permissions.0), path.display().to_string())
+        }
     };
-    let resolved = (address.host.as_str(), address.port).to_socket_addrs().map_err(at)?.next();
-    let resolved = resolved.ok_or_else(|| at(std::io::ErrorKind::AddrNotAvailable.into()))?;
-    let socket =
-        socket2::Socket::new(socket2::Domain::for_address(resolved), socket2::Type::STREAM, None).map_err(at)?;
-    socket.set_reuse_address(true).map_err(at)?;
-    socket.bind(&resolved.into()).map_err(at)?;
-    socket.listen(BACKLOG).map_err(at)?;
-    socket.set_nonblocking(true).map_err(at)?;
-    Ok(socket.into())
+    let hint = "choose another `listen`, or stop what listens there";
+    bound.map_err(|error| Error::server(format!("cannot listen: {error}")).at(place).hint(hint))
 }
 
-async fn accept(listener: tokio::net::TcpListener, crew: Arc<Crew>) {
+async fn accept(acceptor: Acceptor, crew: Arc<Crew>) {
     loop {
-        let accepted = listener.accept().await.and_then(|(tcp, _)| tcp.into_std());
-        match accepted {
-            Ok(tcp) => crew.deal(tcp),
+        match acceptor.accept().await {
+            Ok(caller) => crew.deal(caller),
             Err(error) => {
                 // Out of descriptors, most likely: those that are connected go on, and new ones wait.
                 tracing::warn!(%error, "cannot accept a client");
@@ -163,8 +161,8 @@ async fn work(house: Arc<House>, home: usize) {
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some(Arrival::Fresh(tcp)) => match TcpStream::from_std(tcp) {
-                    Ok(tcp) => drop(tokio::spawn(house.clone().serve(tcp, home))),
+                Some(Arrival::Fresh(caller)) => match caller.watch() {
+                    Ok(stream) => drop(tokio::spawn(house.clone().serve(stream, home))),
                     Err(error) => tracing::warn!(%error, "a client's socket cannot be used"),
                 },
                 Some(Arrival::Moved(guest)) => match guest.settle(home) {

@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
 
 use crate::config::Config;
 use crate::error::Result;
 use crate::net::accept::{Arrival, open};
 use crate::net::dialogue::Dialogue;
 use crate::net::prove::Secret;
+use crate::net::stream::{Peer, Stream};
 use crate::pool::settings::{Reported, Settings, Value, normalize};
 use crate::pool::{Interned, Pool, Taken};
 use crate::proxy::about::About;
@@ -88,16 +88,15 @@ impl House {
     }
 
     /// Serves one client from its first byte to its last.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, home: usize) {
-        crate::net::stream::tune(&tcp);
+    pub async fn serve(self: Arc<Self>, stream: Stream, home: usize) {
         let Some(seat) = self.clients.connect(self.config.limits.max_clients as usize) else {
             let failure = Failure::fatal("53300", "too many clients").hint("raise limits.max_clients");
-            let _ = tell(&mut Dialogue::new(crate::net::stream::Stream::Plain(tcp)), &failure).await;
+            let _ = tell(&mut Dialogue::new(stream), &failure).await;
             return;
         };
         let (place, leave) = self.logins.begin();
         // The timer is for the login alone; boxed, so that it takes no memory afterwards.
-        let login = self.clone().login(tcp, home, (seat, place));
+        let login = self.clone().login(stream, home, (seat, place));
         let login = Box::pin(tokio::time::timeout(self.config.limits.login_timeout, async move {
             tokio::select! {
                 outcome = login => outcome,
@@ -115,13 +114,13 @@ impl House {
 
     async fn login(
         self: Arc<Self>,
-        tcp: TcpStream,
+        stream: Stream,
         home: usize,
         (seat, place): (Seat, Login),
     ) -> io::Result<Option<Guest>> {
         // One gate for the whole login: what was offered in the handshake is what is checked later.
         let gate = self.gate.load_full();
-        let (mut dialogue, startup) = match open(tcp, gate.door.as_ref()).await? {
+        let (mut dialogue, startup) = match open(stream, gate.door.as_ref()).await? {
             Arrival::Session(dialogue, startup) => (dialogue, startup),
             Arrival::Cancel { pid, secret } => {
                 self.cancel(pid, &secret).await;
@@ -167,8 +166,9 @@ impl House {
             message::negotiate_protocol(&mut out, startup.minor.min(MINOR), startup.protocol_options.clone());
             dialogue.send(&out).await?;
         }
-        let origin = match dialogue.stream.ends().peer {
-            Some(peer) => Origin::Address(peer.ip()),
+        let origin = match dialogue.stream.peer() {
+            Some(Peer::Tcp(address)) => Origin::Address(address.ip()),
+            Some(Peer::Unix { .. }) => Origin::Local,
             None => return Err(io::ErrorKind::NotConnected.into()),
         };
         let lookup = self.databases.get(&startup.database).and_then(|database| database.lookup.as_ref());

@@ -45,4 +45,6 @@ pub mod probe;
 pub mod session;
 pub mod sharded;
 pub mod statements;
+
+pub mod system;
 pub mod traces;

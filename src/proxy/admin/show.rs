@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use crate::config::{self, SettingDefault};
+use crate::config::{self, Listen, SettingDefault};
 use crate::net::stream::Ends;
 use crate::pool::Pool;
 use crate::pool::roll::Member;
@@ -383,7 +383,10 @@ fn settings(house: &House) -> Table {
     let mut table = Table::new(&["key", "value", "default", "changeable"]);
     // Those that tools ask for by PgBouncer's names.
     let clients = house.config.limits.max_clients.to_string();
-    let listen = house.config.listen.first().map(|address| (address.host.clone(), address.port.to_string()));
+    let listen = house.config.listen.iter().find_map(|listen| match listen {
+        Listen::Tcp(address) => Some((address.host.clone(), address.port.to_string())),
+        Listen::Unix { .. } => None,
+    });
     let (host, port) = listen.unwrap_or_default();
     for (name, value) in [("listen_addr", host), ("listen_port", port), ("max_client_conn", clients)] {
         table.row([name.into(), value.into(), Value::Null, "no".into()]);

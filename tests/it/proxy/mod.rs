@@ -5,6 +5,7 @@ mod copy;
 mod extended;
 mod hostile;
 mod moves;
+mod operation;
 mod raw;
 mod servers;
 mod session;

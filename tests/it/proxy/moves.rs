@@ -43,7 +43,7 @@ impl Inside {
         std::thread::spawn(move || {
             for tcp in listener.incoming().map_while(Result::ok) {
                 tcp.set_nonblocking(true).unwrap();
-                dealer.deal(tcp);
+                dealer.deal(pgweir::net::listener::Caller::Tcp(tcp));
             }
         });
         Self { crew, port, cluster, _proxy: proxy }

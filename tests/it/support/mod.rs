@@ -69,10 +69,15 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy on a free port with `config`, which says everything but `listen`, and waits until it listens.
     pub fn start(config: &str) -> Self {
+        Self::start_at(|port, _| format!("listen: 127.0.0.1:{port}\n{config}"))
+    }
+
+    /// Starts a proxy with what `config` makes of a free port, at which it must listen, and a directory of its own.
+    pub fn start_at(config: impl FnOnce(u16, &Path) -> String) -> Self {
         let port = pgweir::db::local::free_port().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pgweir.yaml");
-        std::fs::write(&path, format!("listen: 127.0.0.1:{port}\n{config}")).unwrap();
+        std::fs::write(&path, config(port, dir.path())).unwrap();
         let log = std::fs::File::create(dir.path().join("proxy.log")).unwrap();
         let child = command(&["proxy", "-c", path.to_str().unwrap()])
             .stdin(Stdio::null())

@@ -1,0 +1,3 @@
+//! How the proxy is run: where it listens, its limits, new configurations and new processes.
+
+mod sockets;
