@@ -81,6 +81,8 @@ pub struct Pool {
 pub struct Interned {
     /// What sessions set.
     pub settings: Interner<Settings>,
+    /// Definitions (CREATE, ALTER, ...) committed so far through this process.
+    pub definitions: AtomicU64,
     /// What servers reported.
     pub reported: Interner<Reported>,
 }

@@ -16,6 +16,7 @@ use crate::pool::Interned;
 use crate::pool::server::ServerState;
 use crate::pool::settings::{Reported, Settings, difference};
 use crate::proxy::care::Care;
+use crate::proxy::definitions::Definitions;
 use crate::proxy::expect::{Expect, Expects, Named};
 use crate::proxy::keeping::Doubts;
 use crate::proxy::meter::tally::Tally;
@@ -63,6 +64,8 @@ pub struct Conversation {
     pub keeps: bool,
     /// Settings to ask for, and what else is rarely there.
     pub(super) doubts: Option<Box<Doubts>>,
+    /// What it has defined.
+    pub(super) definitions: Definitions,
     /// The longest message taken from the client.
     pub max_message: usize,
     pub(super) interned: Arc<Interned>,
@@ -127,6 +130,7 @@ impl Conversation {
             pins: Pins::default(),
             keeps: false,
             doubts: None,
+            definitions: Definitions::default(),
             max_message,
             interned,
             want: startup.clone(),

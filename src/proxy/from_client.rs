@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::pool::server::ServerState;
-use crate::pool::settings::context;
 use crate::pool::statements::{Missing, PREFIX, Statement};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::{Care, Effect};
@@ -278,7 +277,7 @@ impl Conversation {
             self.refuse(Failure::error("42602", message), ways);
             return Ok(None);
         }
-        let statement = Arc::new(Statement::new(rest, context(&self.want)));
+        let statement = Arc::new(Statement::new(rest, self.meaning_now()));
         let missing = state.prepared.require(&statement);
         let previous = self.statements.set(name, Some((statement.clone(), care)));
         let named = |key| Box::new(Named { name: name.into(), previous, key });

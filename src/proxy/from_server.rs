@@ -219,6 +219,9 @@ impl Conversation {
             _ => return Err(unexpected("ReadyForQuery out of turn")),
         }
         self.status = status;
+        if status == b'I' {
+            self.publish_definitions();
+        }
         self.errored = false;
         self.tally.ready(status);
         Ok(())

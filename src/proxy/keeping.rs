@@ -50,6 +50,7 @@ impl Conversation {
     /// Notes what a statement may leave.
     pub(super) fn see_to(&mut self, care: Care, names: Vec<String>) {
         self.care.add(care);
+        self.see_definition(care);
         if care.has(Care::STAYS) {
             self.pins.add(Reason::Library);
         }
@@ -282,6 +283,7 @@ impl Conversation {
     /// Notes that the server connection was taken away; true when it has defined functions or the like.
     pub fn detach(&mut self) -> bool {
         let defined = self.care.has(Care::DEFINES);
+        self.leave_definitions();
         self.care = Care::CLEAN;
         self.pins = Pins::default();
         self.suspect = false;

@@ -28,6 +28,7 @@ pub mod clients;
 pub mod conversation;
 pub mod crew;
 pub mod database;
+pub mod definitions;
 pub mod expect;
 mod from_client;
 mod from_server;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::exec::transaction::Status;
 use crate::pool::statements::Statement;
+use crate::proxy::definitions::meaning;
 use crate::proxy::sharded::extended::{Ahead, Step};
 use crate::proxy::sharded::names::{MAX_STATEMENTS, Named, Portal, Target};
 use crate::proxy::sharded::planned::{Planned, Values, refused};
@@ -73,7 +74,7 @@ impl ShardedSession {
             return Err(Trouble::Reply(Failure::error("0A000", what).hint("Send it as a simple query.")));
         }
         self.names.count += 1;
-        let context = crate::pool::settings::context(&self.want);
+        let context = meaning(&self.want, snapshot.generation, None);
         let named = Arc::new(Named {
             statement: Arc::new(Statement::new(statement_and_types, context)),
             sql: sql.into(),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod copy;
+mod definitions;
 mod extended;
 mod hostile;
 mod moves;
