@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -71,6 +71,18 @@ impl Stream {
     /// Whether the other end is on this machine by the kind of its socket.
     pub fn is_unix(&self) -> bool {
         matches!(self, Self::Unix(_))
+    }
+
+    /// Has the system say that there is something to read only from `bytes` on; when what is there is enough already,
+    /// it says so at once. False where that does not work, as under TLS, whose records are no measure of anything.
+    pub fn wake_for(&self, bytes: i32) -> bool {
+        let Self::Plain(tcp) = self else { return false };
+        let size = libc::socklen_t::try_from(size_of_val(&bytes)).unwrap_or_default();
+        // SAFETY: the descriptor is open as long as `tcp` is borrowed; the pointer is to an integer of the size given.
+        let done = unsafe {
+            libc::setsockopt(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const bytes).cast(), size)
+        };
+        done == 0
     }
 
     /// Whether the bytes are encrypted.

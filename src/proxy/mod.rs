@@ -22,6 +22,7 @@ pub mod account;
 pub mod admin;
 pub mod analyzer;
 pub mod bodies;
+pub mod bulk;
 pub mod care;
 pub mod changes;
 pub mod clients;

@@ -21,6 +21,7 @@ use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
 use crate::pool::{Pool, Taken, Ticket};
 use crate::proxy::analyzer::Analyzer;
+use crate::proxy::bulk::Bulk;
 use crate::proxy::care::Care;
 use crate::proxy::clients::Seat;
 use crate::proxy::conversation::{Conversation, Next};
@@ -36,6 +37,12 @@ use crate::wire::message::Failure;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
+/// Bytes read at once of a long answer.
+const BULK_CHUNK: usize = 4 * CHUNK;
+/// More than the beginning of a frame that is held until the rest has come.
+const MAX_HELD: usize = 2 * CHUNK;
+/// Memory for bytes on their way that a worker keeps.
+const KEPT: usize = BULK_CHUNK + MAX_HELD;
 /// What a session may hold of a client's bytes while these have to wait.
 const MAX_STASH: usize = 64 * 1024;
 
@@ -55,7 +62,7 @@ struct Work {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { input: vec![0; 3 * CHUNK], work: Work::default() });
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { input: vec![0; MAX_HELD + BULK_CHUNK], work: Work::default() });
 }
 
 /// What a client may use.
@@ -105,6 +112,7 @@ struct Serving {
     /// The beginning of a frame.
     stash: Vec<u8>,
     backlog: Backlog,
+    bulk: Bulk,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,7 +305,7 @@ impl Session {
         self.timing.assign(self.access.database.meter.at(self.access.home));
         self.talk.attach(&mut conn.state, &mut work.to_server, &mut work.to_client);
         self.talk.keeps = self.access.database.keeps_connections();
-        self.serving = Some(Serving { conn, stash: Vec::new(), backlog: Backlog::default() });
+        self.serving = Some(Serving { conn, stash: Vec::new(), backlog: Backlog::default(), bulk: Bulk::default() });
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
@@ -448,7 +456,7 @@ impl Session {
             }
             let written = backlog.write(&mut conn.stream, cx, &work.to_server);
             work.to_server.clear();
-            work.to_server.shrink_to(4 * CHUNK);
+            work.to_server.shrink_to(KEPT);
             written.map_err(|_| self.server_gone())?;
         }
         if !work.to_client.is_empty() {
@@ -457,7 +465,7 @@ impl Session {
             }
             let written = self.backlog.write(&mut self.client, cx, &work.to_client);
             work.to_client.clear();
-            work.to_client.shrink_to(4 * CHUNK);
+            work.to_client.shrink_to(KEPT);
             written.map_err(|_| End::ClientGone)?;
         }
         Ok(())
@@ -466,10 +474,12 @@ impl Session {
     fn read_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
         // A client that does not read stops its server from being read, as it would without a proxy.
         let Some(serving) = self.serving.as_mut().filter(|_| self.backlog.is_empty()) else { return Ok(false) };
+        serving.bulk.poll(&serving.conn.stream, cx);
         let held = serving.stash.len();
         let Some((front, room)) = scratch.input.split_at_mut_checked(held) else { return Ok(false) };
         front.copy_from_slice(&serving.stash);
-        let room = room.get_mut(..CHUNK).unwrap_or_default();
+        let most = if serving.bulk.is_on() { BULK_CHUNK } else { CHUNK };
+        let room = room.get_mut(..most).unwrap_or_default();
         let count = match serving.conn.stream.poll_read(cx, room) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0) | Err(_)) => return Err(self.server_gone()),
@@ -484,6 +494,11 @@ impl Session {
         if let Ok(taken) = taken {
             serving.stash.clear();
             serving.stash.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        }
+        if self.talk.expects.is_empty() {
+            serving.bulk.end(&serving.conn.stream);
+        } else {
+            serving.bulk.received(&serving.conn.stream, count);
         }
         self.write_all(cx, &mut scratch.work)?;
         taken.map_err(End::Failed)?;
@@ -526,7 +541,8 @@ impl Session {
             let failure = Failure::fatal("08006", "the server connection cannot be used any more");
             return Err(End::Failed(failure.hint("connect again; temporary tables, locks and listeners are lost")));
         }
-        let Some(Serving { conn, .. }) = self.serving.take_if(|_| done) else { return Ok(false) };
+        let Some(Serving { conn, mut bulk, .. }) = self.serving.take_if(|_| done) else { return Ok(false) };
+        bulk.end(&conn.stream);
         let suspect = self.talk.is_suspect();
         let defined = self.talk.detach();
         self.guard.client.serve(None);
@@ -570,7 +586,8 @@ impl Session {
             // Best effort: nobody waits for a client that does not read.
             let _ = self.backlog.write(&mut self.client, &mut cx, &out);
         }
-        let Some(Serving { mut conn, stash, backlog }) = self.serving.take() else { return };
+        let Some(Serving { mut conn, stash, backlog, mut bulk }) = self.serving.take() else { return };
+        bulk.end(&conn.stream);
         self.guard.client.serve(None);
         if self.talk.is_idle() && stash.is_empty() && backlog.is_empty() {
             return match self.talk.part(&mut conn.state) {
