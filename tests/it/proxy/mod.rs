@@ -1,6 +1,7 @@
 //! `pgweir proxy` over the wire, with real PostgreSQL behind it.
 
 mod admin;
+mod auth;
 mod bulk;
 mod copy;
 mod definitions;

@@ -69,22 +69,30 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy on a free port with `config`, which says everything but `listen`, and waits until it listens.
     pub fn start(config: &str) -> Self {
-        Self::start_at(|port, _| format!("listen: 127.0.0.1:{port}\n{config}"))
+        Self::start_at(|port, _| format!("listen: 127.0.0.1:{port}
+{config}"))
+    }
+
+    /// The same, where `prepare` adds to the command's environment.
+    pub fn start_with(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::launch(|port, _| format!("listen: 127.0.0.1:{port}
+{config}"), prepare)
     }
 
     /// Starts a proxy with what `config` makes of a free port, at which it must listen, and a directory of its own.
     pub fn start_at(config: impl FnOnce(u16, &Path) -> String) -> Self {
+        Self::launch(config, |_| {})
+    }
+
+    fn launch(config: impl FnOnce(u16, &Path) -> String, prepare: impl FnOnce(&mut Command)) -> Self {
         let port = pgweir::db::local::free_port().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pgweir.yaml");
         std::fs::write(&path, config(port, dir.path())).unwrap();
         let log = std::fs::File::create(dir.path().join("proxy.log")).unwrap();
-        let child = command(&["proxy", "-c", path.to_str().unwrap()])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut command = command(&["proxy", "-c", path.to_str().unwrap()]);
+        prepare(&mut command);
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut proxy = Self { child, port, dir };
         let listening = listens(SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(20));
         let alive = proxy.child.try_wait().unwrap().is_none();
