@@ -235,4 +235,96 @@ mod tests {
         assert_eq!(refusal(b"Mno\0\0"), ConnectError::new("08006", "no"));
         assert_eq!(refusal(b""), ConnectError::new("08006", ""));
     }
+
+    use std::io::{Read, Write};
+
+    use super::super::prove::Secret;
+
+    /// A server that reads and says these in turn, and how a login at it ends.
+    async fn against(script: Vec<(usize, Vec<u8>)>, tls: bool, binding: Binding) -> Result<(), ConnectError> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            for (read, say) in script {
+                tcp.read_exact(&mut vec![0; read]).unwrap();
+                tcp.write_all(&say).unwrap();
+            }
+            // Until the client hangs up.
+            let _ = tcp.read_to_end(&mut Vec::new());
+        });
+        let how = super::super::tls::ServerTls {
+            verify: super::super::tls::Verify::Nobody,
+            authorities: None,
+            identity: None,
+            direct: false,
+        };
+        let target = ServerTarget {
+            host: "127.0.0.1".to_owned(),
+            port,
+            database: "d".to_owned(),
+            user: "u".to_owned(),
+            wallet: Wallet::new(Secret::Password("secret".to_owned())),
+            tls: tls.then(|| super::super::tls::connector(&how).unwrap()),
+            plain_allowed: true,
+            direct: false,
+            binding,
+            timeout: Duration::from_secs(20),
+        };
+        let ended = connect(&target).await.map(drop);
+        server.join().unwrap();
+        ended
+    }
+
+    /// Bytes of our startup packet.
+    const STARTUP: usize = 4 + 4 + 7 + 11 + 1;
+
+    fn request(kind: u32, rest: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        message::frame(&mut out, b'R', |out| {
+            out.extend_from_slice(&kind.to_be_bytes());
+            out.extend_from_slice(rest);
+        });
+        out
+    }
+
+    fn refused(ended: Result<(), ConnectError>, code: &str, said: &str) {
+        let error = ended.err().unwrap();
+        assert!(error.code == code && error.message.contains(said), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_has_to_prove_itself() {
+        let sasl = request(10, b"SCRAM-SHA-256\0\0");
+        // SASLInitialResponse: tag, length, mechanism, length, `n,,n=,r=` and 24 bytes of nonce.
+        let first = 5 + 14 + 4 + 8 + 24;
+        let ready = [request(0, b""), b"Z\0\0\0\x05I".to_vec()].concat();
+        let skipped = vec![(STARTUP, sasl.clone()), (first, ready.clone())];
+        refused(against(skipped, false, Binding::Prefer).await, "08P01", "malformed");
+        let nonce = request(11, b"r=not-ours,s=YQ==,i=4096");
+        let foreign = vec![(STARTUP, sasl.clone()), (first, nonce)];
+        refused(against(foreign, false, Binding::Prefer).await, "08P01", "nonce");
+        // Another question after the first: the MD5 hash would be worth more to it than the SCRAM proof.
+        let again = vec![(STARTUP, request(5, b"salt")), (5 + 36, request(3, b""))];
+        refused(against(again, false, Binding::Prefer).await, "08P01", "malformed");
+        // Channel binding is demanded, and the server asks for less, or for nothing at all.
+        for asked in [sasl, request(5, b"salt"), request(3, b""), ready.clone()] {
+            let ended = against(vec![(STARTUP, asked)], false, Binding::Require).await;
+            refused(ended, "28000", "channel binding");
+        }
+        assert!(against(vec![(STARTUP, ready)], false, Binding::Prefer).await.is_ok());
+        let offered = request(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
+        refused(against(vec![(STARTUP, offered)], false, Binding::Prefer).await, "08P01", "without TLS");
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_tls_is_not_read_after_it() {
+        let stuffed = [b"S".to_vec(), request(0, b""), b"Z\0\0\0\x05I".to_vec()].concat();
+        assert!(against(vec![(8, stuffed)], true, Binding::Prefer).await.is_err());
+        let error = [b"E".to_vec(), b"\0\0\0\x0bMplanted\0\0".to_vec()].concat();
+        refused(against(vec![(8, error)], true, Binding::Prefer).await, "08P01", "neither S nor N");
+        // After N the session goes on in plain text, where that is allowed; nothing may have come with it that was not asked for.
+        let plain = vec![(8, b"N".to_vec()), (STARTUP, [request(0, b""), b"Z\0\0\0\x05I".to_vec()].concat())];
+        assert!(against(plain, true, Binding::Prefer).await.is_ok());
+    }
 }
