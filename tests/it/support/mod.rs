@@ -69,14 +69,12 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy on a free port with `config`, which says everything but `listen`, and waits until it listens.
     pub fn start(config: &str) -> Self {
-        Self::start_at(|port, _| format!("listen: 127.0.0.1:{port}
-{config}"))
+        Self::start_at(|port, _| format!("listen: 127.0.0.1:{port}\n{config}"))
     }
 
     /// The same, where `prepare` adds to the command's environment.
     pub fn start_with(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
-        Self::launch(|port, _| format!("listen: 127.0.0.1:{port}
-{config}"), prepare)
+        Self::launch(|port, _| format!("listen: 127.0.0.1:{port}\n{config}"), prepare)
     }
 
     /// Starts a proxy with what `config` makes of a free port, at which it must listen, and a directory of its own.
