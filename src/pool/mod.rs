@@ -33,7 +33,7 @@ pub mod statements;
 use roll::Roll;
 use server::{CancelTarget, ServerConn, ServerState};
 use settings::{Interner, Reported, Settings};
-use statements::Prepared;
+use statements::{Prepared, Statement};
 
 /// How often the first waiter may be passed over for one on the releasing worker.
 const MAX_PASSED_OVER: u32 = 8;
@@ -85,6 +85,8 @@ pub struct Interned {
     pub definitions: AtomicU64,
     /// What servers reported.
     pub reported: Interner<Reported>,
+    /// What clients have prepared.
+    pub statements: Interner<Statement>,
 }
 
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::proxy::care::{Care, Effect, Verdict};
 use crate::proxy::changes::{Change, change, name};
 use crate::proxy::functions::Functions;
+use crate::proxy::mentions::{Mention, mentions};
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::seen::Seen;
 use crate::proxy::meter::templates::Place;
@@ -25,7 +26,7 @@ const MAX_TEMPLATES: usize = 50_000;
 pub struct Analyzer {
     scanner: Scanner,
     options: LexOptions,
-    known: HashMap<(u64, TemplateKey), Care>,
+    known: HashMap<(u64, TemplateKey), (Care, bool)>,
     functions: Arc<Functions>,
     seen: Seen,
 }
@@ -86,14 +87,16 @@ impl Analyzer {
         }
         let key = (self.functions.id, scan.key);
         match self.known.get(&key) {
-            Some(&care) if !care.has(Care::NAMED | Care::SETTINGS) => Verdict { care, ..Verdict::default() },
+            Some(&(care, speaks)) if !care.has(Care::NAMED | Care::SETTINGS) => {
+                Verdict { care, speaks, ..Verdict::default() }
+            }
             Some(_) => self.read(sql).0,
             None => {
                 let (verdict, care) = self.read(sql);
                 if self.known.len() >= MAX_TEMPLATES {
                     self.known.clear();
                 }
-                self.known.insert(key, care);
+                self.known.insert(key, (care, verdict.speaks));
                 verdict
             }
         }
@@ -102,6 +105,11 @@ impl Analyzer {
     /// Knows of no function that users have defined any more.
     pub fn forget_functions(&mut self) {
         self.functions = Arc::default();
+    }
+
+    /// The names of prepared statements in a text that [`Verdict::speaks`] of them.
+    pub fn mentions(&self, sql: &[u8]) -> Vec<Mention> {
+        mentions(sql, self.options).unwrap_or_default()
     }
 
     /// The same for a text that was analyzed before, where its constants matter; it does not count as seen again.
@@ -117,6 +125,12 @@ impl Analyzer {
         let mut reading = Reading { complete: lexer.is_complete(), ..Reading::default() };
         for statement in statements {
             reading.statement(sql, statement, &self.functions);
+        }
+        match mentions(sql, self.options) {
+            _ if !reading.complete => {}
+            Some(found) => reading.speaks = !found.is_empty(),
+            // A name that cannot be read is left to the server, which then keeps it for this client.
+            None => reading.care.add(Care::STATE),
         }
         reading.verdict(sql)
     }
@@ -134,6 +148,7 @@ struct Reading {
     /// There is a statement that begins or ends transactions, and one that may undo others.
     controls: bool,
     undoes: bool,
+    speaks: bool,
 }
 
 impl Reading {
@@ -147,6 +162,10 @@ impl Reading {
             }
             Some(Change::Any) => self.care.add(Care::SETTINGS),
             Some(Change::Nothing) | None => {}
+        }
+        if name(sql, tokens.first()) == "prepare" && name(sql, tokens.get(1)) != "transaction" {
+            // What it prepares counts when it is executed.
+            return;
         }
         self.controls |= matches!(
             name(sql, tokens.first()).as_str(),
@@ -179,7 +198,10 @@ impl Reading {
         }
         let of_template = effect.as_ref().map_or(self.care, |effect| self.care | effect.care());
         let resets = (!self.effects.is_empty() && !self.undoes).then_some(Effect::Several(self.effects));
-        (Verdict { care: self.care, effect: effect.map(Box::new), resets, names: self.names }, of_template)
+        (
+            Verdict { care: self.care, effect: effect.map(Box::new), resets, names: self.names, speaks: self.speaks },
+            of_template,
+        )
     }
 }
 
@@ -231,7 +253,6 @@ mod tests {
             "select 1 into temp t",
             "declare c cursor with hold for select 1",
             "select pg_catalog.pg_advisory_lock(1)",
-            "prepare p as select 1",
         ] {
             assert_eq!(verdict(sql).care.without(Care::DEFINES), Care::STATE, "{sql}");
         }

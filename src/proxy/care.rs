@@ -91,8 +91,8 @@ impl Effect {
         match self {
             Self::Set(..) => Care::NAMED,
             Self::ResetAll => Care::SETTINGS,
-            Self::Deallocate(_) => Care::CLEAN,
-            Self::DeallocateAll => Care::FORGETS,
+            // Names of prepared statements are followed wherever they are spoken of.
+            Self::Deallocate(_) | Self::DeallocateAll => Care::CLEAN,
             Self::DiscardAll => Care::FORGETS | Care::SETTINGS | Care::ENDS,
             Self::Several(effects) => effects.iter().fold(Care::CLEAN, |care, effect| care | effect.care()),
         }
@@ -119,6 +119,8 @@ pub struct Verdict {
     pub resets: Option<Effect>,
     /// Settings that it may change.
     pub names: Vec<String>,
+    /// It speaks of prepared statements by name.
+    pub speaks: bool,
 }
 
 impl Verdict {

@@ -16,6 +16,7 @@ use crate::pool::Interned;
 use crate::pool::server::ServerState;
 use crate::pool::settings::{Reported, Settings, difference};
 use crate::proxy::care::Care;
+use crate::proxy::commands::Change;
 use crate::proxy::definitions::Definitions;
 use crate::proxy::expect::{Expect, Expects, Named};
 use crate::proxy::keeping::Doubts;
@@ -90,6 +91,12 @@ pub struct Conversation {
     pub(super) copy_took_syncs: bool,
     /// The simple Query at the head has failed.
     pub(super) failed: bool,
+    /// What Execute of the statement changes that Bind has just looked up.
+    pub(super) change: Option<Box<Change>>,
+    /// Portals whose Execute changes names.
+    pub(super) portals: Vec<(Box<[u8]>, Change)>,
+    /// Why a statement that the client's next message needs could not be prepared: the server's words.
+    pub(super) ahead_failed: Option<Box<[u8]>>,
     /// An error was passed on since the last ReadyForQuery.
     pub(super) errored: bool,
     /// How many answers will come is not certain: close the connection once it is idle.
@@ -145,6 +152,9 @@ impl Conversation {
             copy_in: false,
             copy_took_syncs: false,
             failed: false,
+            change: None,
+            portals: Vec::new(),
+            ahead_failed: None,
             errored: false,
             suspect: false,
             passing: Passing::default(),
@@ -188,11 +198,12 @@ impl Conversation {
         self.conforming
     }
 
-    /// True when the server owes nothing, is outside a transaction, and nothing of the client is half sent.
+    /// True when the server owes nothing, is outside a transaction and reads on, and nothing of the client is half sent.
     pub fn is_idle(&self) -> bool {
         self.expects.is_empty()
             && self.status == b'I'
             && !self.unsynced
+            && !self.skipping
             && !self.copy_in
             && self.passing.left == 0
             && self.answering.left == 0
@@ -218,7 +229,8 @@ impl Conversation {
     /// Takes back what a message would have changed that the server skipped or refused.
     pub(super) fn undo(&mut self, skipped: Expect, state: &mut ServerState) {
         match skipped {
-            Expect::HiddenParse(Some(key)) => state.prepared.forget(key),
+            Expect::ExecuteCommand(undo) => self.take_back(*undo, state),
+            Expect::HiddenParse(Some(key)) | Expect::HiddenPrepare(key) => state.prepared.undo(key),
             Expect::HiddenParse(None) => state.unnamed = (0, 0),
             Expect::HiddenClose(statement) => state.prepared.restore(statement),
             Expect::ParseUnnamed => {
@@ -228,7 +240,7 @@ impl Conversation {
             Expect::ParseNamed(named) | Expect::Local(_, Some(named)) => {
                 let Named { name, previous, key } = *named;
                 if let Some(key) = key {
-                    state.prepared.forget(key);
+                    state.prepared.undo(key);
                 }
                 self.statements.set(&name, previous);
             }

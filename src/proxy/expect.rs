@@ -9,9 +9,12 @@ use std::sync::Arc;
 
 use crate::pool::settings::Settings;
 use crate::pool::statements::Statement;
-use crate::proxy::care::{Care, Effect};
+use crate::proxy::by_name::NamedQuery;
+use crate::proxy::care::Effect;
+use crate::proxy::commands::Undo;
 use crate::proxy::meter::templates::Place;
 use crate::proxy::probe::Probe;
+use crate::proxy::statements::Entry;
 use crate::wire::message::Failure;
 
 /// One answer, or several up to a ReadyForQuery.
@@ -25,12 +28,18 @@ pub enum Expect {
     Probe(Box<Probe>),
     /// ParseComplete of a statement that we prepared for the client; its key unless it is the unnamed one.
     HiddenParse(Option<u128>),
+    /// BindComplete or CloseComplete on the way to the next.
+    Hidden(u8),
+    /// CommandComplete of a PREPARE of ours; the statement's key.
+    HiddenPrepare(u128),
     /// CloseComplete of a statement that we closed to make room.
     HiddenClose(Arc<Statement>),
     /// ParseComplete of an unnamed statement.
     ParseUnnamed,
     /// ParseComplete of a named statement, which is confirmed on the server connection by it.
     ParseNamed(Box<Named>),
+    /// An error: this name is taken.
+    NameTaken(Box<[u8]>),
     /// ParseComplete or CloseComplete that the proxy gives itself, when it is its turn.
     Local(u8, Option<Box<Named>>),
     /// BindComplete.
@@ -39,6 +48,8 @@ pub enum Expect {
     Describe,
     /// Rows up to CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
+    /// The same of PREPARE or DEALLOCATE.
+    ExecuteCommand(Box<Undo>),
     /// CloseComplete of a portal, or of a statement that the server knows by the client's name.
     Close,
     /// An error, which stands for this refusal of ours.
@@ -49,6 +60,10 @@ pub enum Expect {
     Sync,
     /// All up to ReadyForQuery.
     Query(Option<Box<Effect>>),
+    /// The same of a text that speaks of prepared statements by name.
+    NamedQuery(Box<NamedQuery>),
+    /// All up to ReadyForQuery is ours: a statement that the next message of the client needs.
+    Ahead(Arc<Statement>),
 }
 
 /// A change to the client's names that is undone when the server skips it.
@@ -57,7 +72,7 @@ pub struct Named {
     /// The client's name.
     pub name: Box<[u8]>,
     /// What the name meant before.
-    pub previous: Option<(Arc<Statement>, Care)>,
+    pub previous: Option<Entry>,
     /// The statement's key on the server connection, when this Parse prepares it.
     pub key: Option<u128>,
 }
@@ -97,6 +112,11 @@ impl Expects {
     /// The entry whose answer comes next.
     pub fn head(&self) -> Option<&Expect> {
         self.queue.front()
+    }
+
+    /// The same, for keeping count of what has been answered.
+    pub fn head_mut(&mut self) -> Option<&mut Expect> {
+        self.queue.front_mut()
     }
 
     /// Notes a message that was sent.
@@ -159,6 +179,8 @@ impl Expects {
         let end = self.queue.iter().position(|expect| matches!(expect, Expect::CopyEnd));
         let (mut at, mut dropped) = (0, 0);
         let limit = end.unwrap_or(self.queue.len());
+        // A text may hold several copies, each with an end of its own.
+        let end = end.filter(|&end| self.queue.remove(end).is_some());
         self.queue.retain(|expect| {
             let drop = at < limit && matches!(expect, Expect::Sync);
             at += 1;
@@ -166,6 +188,11 @@ impl Expects {
             !drop
         });
         (dropped, end.is_some())
+    }
+
+    /// Whether the server was asked to be ready again.
+    pub fn has_sync(&self) -> bool {
+        self.queue.iter().any(|expect| matches!(expect, Expect::Sync))
     }
 
     /// Frees memory that a burst of messages took.
@@ -180,7 +207,7 @@ impl Expects {
 impl Expect {
     /// True for what runs a statement of the client's.
     fn is_counted(&self) -> bool {
-        matches!(self, Self::Execute | Self::Query(_))
+        matches!(self, Self::Execute | Self::ExecuteCommand(_) | Self::Query(_) | Self::NamedQuery(_))
     }
 
     /// True for what is answered to us alone, up to its ReadyForQuery.
@@ -189,6 +216,15 @@ impl Expect {
     }
 
     fn is_change(&self) -> bool {
-        matches!(self, Self::HiddenParse(_) | Self::HiddenClose(_) | Self::ParseNamed(_) | Self::Local(_, Some(_)))
+        match self {
+            Self::HiddenParse(_)
+            | Self::HiddenPrepare(_)
+            | Self::HiddenClose(_)
+            | Self::ParseNamed(_)
+            | Self::ExecuteCommand(_)
+            | Self::NamedQuery(_) => true,
+            Self::Local(_, named) => named.is_some(),
+            _ => false,
+        }
     }
 }

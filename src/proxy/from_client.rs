@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::pool::server::ServerState;
-use crate::pool::statements::{Missing, PREFIX, Statement};
+use crate::pool::statements::{Kind, Missing, PREFIX, Statement};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::{Care, Effect};
+use crate::proxy::commands::command;
 use crate::proxy::conversation::{Conversation, Next, Passing};
 use crate::proxy::expect::{Expect, Named};
 use crate::proxy::meter::templates::Place;
-use crate::proxy::statements::MAX_STATEMENTS;
+use crate::proxy::statements::{Entry, MAX_STATEMENTS};
 use crate::wire::body::Reader;
 use crate::wire::frame::{self, HEADER_LEN, Header};
 use crate::wire::message::{self, Failure};
@@ -109,13 +110,10 @@ impl Conversation {
         let body = whole.get(HEADER_LEN..).unwrap_or_default();
         let next = match header.tag {
             b'Q' => self.query(whole, body, ways)?,
-            b'P' => self.parse(whole, body, ways)?,
+            b'P' => self.parse(body, ways)?,
             b'B' => self.bind(header, body, ways)?,
             b'D' | b'C' => self.describe_or_close(whole, body, ways)?,
-            b'E' => {
-                self.expects.place = self.bound;
-                self.extended(whole, Expect::Execute, ways)
-            }
+            b'E' => self.execute(whole, body, ways),
             b'S' => self.sync(whole, ways),
             b'F' => self.function_call(whole, ways),
             // Flush
@@ -132,10 +130,11 @@ impl Conversation {
     fn copy_frame(&mut self, header: Header, _rest: &[u8], ways: &mut Ways<'_>) -> Step {
         let wanted = ways.state.is_some() && !self.skipping && (self.copy_in || !self.expects.is_empty());
         if wanted && header.tag != b'd' {
-            self.copy_in = false;
-            if self.unsynced {
+            // Where the copy is not known to have begun, Syncs before this may yet turn out to be a part of it.
+            if self.unsynced || !self.copy_in {
                 self.expects.push(Expect::CopyEnd);
             }
+            self.copy_in = false;
         }
         self.passing = Passing { left: header.total(), dropped: !wanted };
         Step::Done(0)
@@ -160,7 +159,13 @@ impl Conversation {
         None
     }
 
-    fn sync(&mut self, whole: &[u8], ways: &mut Ways<'_>) -> Option<Next> {
+    fn execute(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Option<Next> {
+        let expect = if self.portals.is_empty() { Expect::Execute } else { self.execute_command(body, ways) };
+        self.expects.place = self.bound;
+        self.extended(whole, expect, ways)
+    }
+
+    pub(super) fn sync(&mut self, whole: &[u8], ways: &mut Ways<'_>) -> Option<Next> {
         if self.copy_in {
             // A server that reads COPY data ignores it, so it is not even sent.
             return None;
@@ -185,7 +190,7 @@ impl Conversation {
 
     /// Makes the server fail here, as if it had refused by itself: what came before in the transaction is
     /// undone and what follows is skipped; the client sees our words instead of the server's.
-    fn refuse(&mut self, failure: Failure, ways: &mut Ways<'_>) {
+    pub(super) fn refuse(&mut self, failure: Failure, ways: &mut Ways<'_>) {
         message::execute(ways.to_server, b"_pgweir_refused");
         self.expects.push(Expect::Refusal(Box::new(failure)));
         self.unsynced = true;
@@ -201,34 +206,48 @@ impl Conversation {
             if !self.expects.is_empty() {
                 return Ok(Some(Next::Stall));
             }
-            if let Effect::Deallocate(name) = found
-                && self.status != b'E'
-                && self.statements.get(name).is_some()
-            {
-                self.statements.set(name, None);
-                message::command_complete(ways.to_client, b"DEALLOCATE");
+            if let Some(tag) = self.deallocate(found) {
+                message::command_complete(ways.to_client, tag);
                 message::ready(ways.to_client, self.status);
                 return Ok(None);
             }
             effect = Some(Box::new(found.clone()));
         }
         self.see_to(verdict.care, verdict.names);
+        if verdict.speaks {
+            let mentions = ways.analyzer.mentions(sql);
+            let next = self.named_query(sql, &mentions, place, ways)?;
+            if matches!(self.expects.last(), Some(Expect::NamedQuery(_))) {
+                self.restore_all(&verdict.effect, &verdict.resets, ways);
+            }
+            return Ok(next);
+        }
         if let Some(found) = effect.as_deref() {
             self.before(found, ways);
         }
         ways.to_server.extend_from_slice(whole);
-        self.expects.place = place;
-        self.expects.push(Expect::Query(effect));
-        for found in verdict.effect.as_deref().into_iter().chain(&verdict.resets) {
+        self.sent_query(Expect::Query(effect), place, ways);
+        self.restore_all(&verdict.effect, &verdict.resets, ways);
+        Ok(None)
+    }
+
+    /// Gives back what a Query that was just sent resets.
+    fn restore_all(&mut self, effect: &Option<Box<Effect>>, resets: &Option<Effect>, ways: &mut Ways<'_>) {
+        for found in effect.as_deref().into_iter().chain(resets) {
             self.restore(found, ways.to_server);
         }
+    }
+
+    /// Notes a Query that was sent, and where it is counted.
+    pub(super) fn sent_query(&mut self, expect: Expect, place: Place, ways: &mut Ways<'_>) {
+        self.expects.place = place;
+        self.expects.push(expect);
         self.unsynced = false;
         self.segment += 1;
         self.statements.drop_unnamed();
         if let Some(state) = &mut ways.state {
             state.unnamed = (0, 0);
         }
-        Ok(None)
     }
 
     /// What an effect changes as soon as it is sent.
@@ -253,33 +272,44 @@ impl Conversation {
         self.expects.changes > 0 && self.change_segment < self.segment
     }
 
-    fn parse(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
+    fn parse(&mut self, body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
         let (name, sql, rest) = split_parse(body).ok_or_else(|| malformed("Parse"))?;
-        let care = ways.analyzer.analyze(sql).extended_care();
-        let Some(state) = ways.state.as_deref_mut() else { return Ok(Some(Next::NeedServer)) };
-        if name.is_empty() {
-            self.unnamed_place = ways.analyzer.place();
-            self.statements.set_unnamed(rest, care);
-            state.unnamed = (self.id, self.statements.unnamed_count);
-            self.unnamed_segment = self.segment;
-            return Ok(self.extended(whole, Expect::ParseUnnamed, ways));
-        }
-        if self.names_unsettled() {
+        let verdict = ways.analyzer.analyze(sql);
+        let place = ways.analyzer.place();
+        let care = verdict.extended_care();
+        let command = if verdict.speaks { command(sql, rest, ways.analyzer) } else { None };
+        if (command.is_some() || !name.is_empty()) && self.names_unsettled() {
             return Ok(Some(Next::Stall));
         }
-        let shown = String::from_utf8_lossy(name);
-        if self.statements.get(name).is_some() {
-            self.refuse(Failure::error("42P05", format!("prepared statement \"{shown}\" already exists")), ways);
+        let derived = command.as_deref().map(|command| self.derive(command));
+        if let Some(needs) = derived.as_ref().and_then(|derived| derived.needs.as_ref()) {
+            self.ensure(needs, ways);
+        }
+        let rest = derived.as_ref().map_or(rest, |derived| &derived.rest);
+        let Some(state) = ways.state.as_deref_mut() else { return Ok(Some(Next::NeedServer)) };
+        if name.is_empty() {
+            self.unnamed_place = place;
+            self.unnamed_segment = self.segment;
+            message::parse(ways.to_server, b"", rest);
+            self.statements.set_unnamed(rest, care, command);
+            state.unnamed = (self.id, self.statements.unnamed_count);
+            return Ok(self.extended(b"", Expect::ParseUnnamed, ways));
+        }
+        if let Some(entry) = self.statements.get(name) {
+            // The server refuses it after it has looked at the text.
+            let taken = entry.statement.clone();
+            self.ensure(&taken, ways);
+            message::parse(ways.to_server, &taken.name, rest);
+            return Ok(self.extended(b"", Expect::NameTaken(name.into()), ways));
+        }
+        if self.statements.len() >= MAX_STATEMENTS {
+            let failure = Failure::error("53400", format!("more than {MAX_STATEMENTS} prepared statements"));
+            self.refuse(failure.hint("close those that are not needed any more"), ways);
             return Ok(None);
         }
-        if name.starts_with(PREFIX) || self.statements.len() >= MAX_STATEMENTS {
-            let message = format!("prepared statement \"{shown}\": its name is reserved, or there are too many");
-            self.refuse(Failure::error("42602", message), ways);
-            return Ok(None);
-        }
-        let statement = Arc::new(Statement::new(rest, self.meaning_now()));
+        let statement = self.interned.statements.intern(Statement::new(rest, self.meaning_now()));
         let missing = state.prepared.require(&statement);
-        let previous = self.statements.set(name, Some((statement.clone(), care)));
+        let previous = self.statements.set(name, Some(Entry { statement: statement.clone(), care, command }));
         let named = |key| Box::new(Named { name: name.into(), previous, key });
         match missing {
             Missing::Nothing => self.expects.push(Expect::Local(b'1', Some(named(None)))),
@@ -294,7 +324,7 @@ impl Conversation {
         Ok(None)
     }
 
-    fn close_evicted(&mut self, evicted: Option<Arc<Statement>>, ways: &mut Ways<'_>) {
+    pub(super) fn close_evicted(&mut self, evicted: Option<Arc<Statement>>, ways: &mut Ways<'_>) {
         if let Some(evicted) = evicted {
             message::named(ways.to_server, b'C', b'S', &evicted.name);
             self.expects.push(Expect::HiddenClose(evicted));
@@ -302,12 +332,20 @@ impl Conversation {
     }
 
     /// Prepares a statement on the server connection when it is not there.
-    fn ensure(&mut self, statement: &Arc<Statement>, ways: &mut Ways<'_>) {
+    pub(super) fn ensure(&mut self, statement: &Arc<Statement>, ways: &mut Ways<'_>) {
         let Some(state) = ways.state.as_deref_mut() else { return };
         if let Missing::Parse(evicted) = state.prepared.require(statement) {
+            if statement.kind == Kind::Sql {
+                state.unnamed = (0, 0);
+            }
             self.close_evicted(evicted, ways);
-            message::parse(ways.to_server, &statement.name, &statement.rest);
-            self.expects.push(Expect::HiddenParse(Some(statement.key)));
+            match statement.kind {
+                Kind::Protocol => {
+                    message::parse(ways.to_server, &statement.name, &statement.rest);
+                    self.expects.push(Expect::HiddenParse(Some(statement.key)));
+                }
+                Kind::Sql => self.prepare_inline(statement, ways.to_server),
+            }
             self.change_segment = self.segment;
             self.unsynced = true;
         }
@@ -319,7 +357,14 @@ impl Conversation {
         if ways.state.is_none() {
             return Err(Next::NeedServer);
         }
+        self.change = None;
         if name.is_empty() {
+            if self.statements.command(name).is_some() {
+                if self.names_unsettled() {
+                    return Err(Next::Stall);
+                }
+                self.change = self.refresh(name, ways).map(Box::new);
+            }
             if !self.statements.unnamed_care.is_clean() {
                 let text = self.statements.unnamed().unwrap_or_default().to_vec();
                 self.use_care(self.statements.unnamed_care, &text, ways);
@@ -329,9 +374,12 @@ impl Conversation {
         if self.names_unsettled() {
             return Err(Next::Stall);
         }
+        if self.statements.get(name).is_some_and(|entry| entry.command.is_some()) {
+            self.change = self.refresh(name, ways).map(Box::new);
+        }
         match self.statements.get(name) {
-            Some((statement, care)) => {
-                let (statement, care) = (statement.clone(), *care);
+            Some(entry) => {
+                let (statement, care) = (entry.statement.clone(), entry.care);
                 self.use_care(care, &statement.rest, ways);
                 self.ensure(&statement, ways);
                 Ok(Ok(Some(statement)))
@@ -369,7 +417,7 @@ impl Conversation {
     }
 
     /// Notes what a statement of this text leaves when it runs; `rest` is the text, its terminator and more.
-    fn use_care(&mut self, care: Care, rest: &[u8], ways: &mut Ways<'_>) {
+    pub(super) fn use_care(&mut self, care: Care, rest: &[u8], ways: &mut Ways<'_>) {
         if care.has(Care::NAMED | Care::SETTINGS) {
             let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
             let verdict = ways.analyzer.read_again(text);
@@ -401,6 +449,10 @@ impl Conversation {
             None if name.is_empty() => self.unnamed_place,
             None => Place::default(),
         };
+        let change = self.change.take();
+        if change.is_some() || !self.portals.is_empty() {
+            self.note_portal(portal, change.map(|change| *change));
+        }
         let name = statement.as_ref().map_or(name, |statement| &statement.name);
         write_bind(ways.to_server, header.body - (body.len() - reader.rest().len()), portal, name);
         ways.to_server.extend_from_slice(reader.rest());

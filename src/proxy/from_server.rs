@@ -97,18 +97,19 @@ impl Conversation {
         to_client: &mut Vec<u8>,
     ) -> Result<Fate, Failure> {
         let injected = self.expects.head().is_some_and(Expect::is_own);
-        let fate = if injected { Fate::Drop } else { Fate::Forward };
+        let ours = injected || matches!(self.expects.head(), Some(Expect::Ahead(_)));
+        let fate = if ours { Fate::Drop } else { Fate::Forward };
         match header.tag {
             b'D' if injected => {
                 self.expects.probe_row(body);
                 Ok(Fate::Drop)
             }
-            b'C' if !injected => {
+            b'C' if !ours => {
                 self.tally.command(body);
-                self.answer(header.tag, state)
+                self.answer(header.tag, body, state)
             }
             b'D' | b'd' | b'c' | b'V' | b'H' | b'C' | b's' | b'I' | b'T' | b'n' | b't' | b'G' | b'1' | b'2' | b'3' => {
-                self.answer(header.tag, state)
+                self.answer(header.tag, body, state)
             }
             b'Z' => {
                 self.ready(body, state, to_client)?;
@@ -130,7 +131,7 @@ impl Conversation {
                     Some(Expect::Refusal(own)) => self.tally.error(false, own.code.as_bytes()),
                     _ => self.tally.error(true, error_fields(body).code),
                 }
-                Ok(self.error(state, to_client))
+                Ok(self.error(body, state, to_client))
             }
             b'S' => {
                 self.parameter(body, state)?;
@@ -148,21 +149,30 @@ impl Conversation {
     }
 
     /// An answer that must belong to the head.
-    fn answer(&mut self, tag: u8, state: &mut ServerState) -> Result<Fate, Failure> {
+    fn answer(&mut self, tag: u8, body: &[u8], state: &mut ServerState) -> Result<Fate, Failure> {
         let Some(head) = self.expects.head() else { return Err(unexpected("an answer to nothing")) };
         match (tag, head) {
             (_, own) if own.is_own() => return Ok(Fate::Drop),
-            (b'D' | b'd' | b'c' | b'H' | b'T' | b'C' | b'I' | b'V', Expect::Query(_)) => return Ok(Fate::Forward),
+            (b'1' | b'C', Expect::Ahead(_)) => return Ok(Fate::Drop),
+            (b'C', Expect::NamedQuery(_)) => {
+                self.command_done(body, state);
+                return Ok(Fate::Forward);
+            }
+            (b'D' | b'd' | b'c' | b'H' | b'T' | b'C' | b'I' | b'V', Expect::Query(_) | Expect::NamedQuery(_)) => {
+                return Ok(Fate::Forward);
+            }
             (b'D' | b'd' | b'c' | b'H', Expect::Execute) | (b't', Expect::Describe) => return Ok(Fate::Forward),
-            (b'G', Expect::Query(_)) => {
-                self.copy_in = true;
+            (b'G', Expect::Query(_) | Expect::NamedQuery(_)) => {
+                let (dropped, ended) = self.expects.drop_syncs_in_copy();
+                self.copy_took_syncs |= dropped > 0;
+                self.copy_in = !ended;
                 return Ok(Fate::Forward);
             }
             (b'G', Expect::Execute) => {
                 let (dropped, ended) = self.expects.drop_syncs_in_copy();
                 self.copy_took_syncs |= dropped > 0;
                 self.copy_in = !ended;
-                self.unsynced |= dropped > 0;
+                self.unsynced |= dropped > 0 && !self.expects.has_sync();
                 return Ok(Fate::Forward);
             }
             (b'1', Expect::ParseUnnamed | Expect::ParseNamed(_))
@@ -175,13 +185,21 @@ impl Conversation {
                 }
                 return Ok(Fate::Forward);
             }
-            (b'1', Expect::HiddenParse(_)) | (b'3', Expect::HiddenClose(_)) => {
+            (b'C' | b's' | b'I', Expect::ExecuteCommand(_)) => {
+                self.expects.pop();
+                self.tally.finished(self.expects.taken, false);
+                return Ok(Fate::Forward);
+            }
+            (tag, Expect::Hidden(hidden)) if tag == *hidden => {
+                self.expects.pop();
+                return Ok(Fate::Drop);
+            }
+            (b'1', Expect::HiddenParse(_)) | (b'3', Expect::HiddenClose(_)) | (b'C', Expect::HiddenPrepare(_)) => {
                 self.expects.pop();
                 return Ok(Fate::Drop);
             }
             _ => {}
         }
-        let _ = state;
         Err(unexpected(&format!("message type 0x{tag:02X} out of turn")))
     }
 
@@ -205,6 +223,14 @@ impl Conversation {
                 return Ok(());
             }
             Some(Expect::Sync) => {}
+            Some(Expect::Ahead(_)) => {
+                self.status = status;
+                return Ok(());
+            }
+            Some(Expect::NamedQuery(_)) => {
+                self.copy_in = false;
+                self.tally.finished(self.expects.taken, failed);
+            }
             Some(Expect::Query(effect)) => {
                 self.copy_in = false;
                 self.tally.finished(self.expects.taken, failed);
@@ -224,23 +250,39 @@ impl Conversation {
         }
         self.errored = false;
         self.tally.ready(status);
+        if status == b'I' && !self.portals.is_empty() {
+            self.portals.clear();
+        }
         Ok(())
     }
 
     /// An error: what was sent after it, up to the next Sync, is skipped by the server.
-    fn error(&mut self, state: &mut ServerState, to_client: &mut Vec<u8>) -> Fate {
+    fn error(&mut self, body: &[u8], state: &mut ServerState, to_client: &mut Vec<u8>) -> Fate {
+        if let Some(Expect::Ahead(statement)) = self.expects.head() {
+            state.prepared.undo(statement.key);
+            self.ahead_failed = Some(self.in_client_words(body).unwrap_or_else(|| body.into()));
+            return Fate::Drop;
+        }
         self.errored = true;
-        let fate = match self.expects.head() {
-            Some(Expect::Query(_)) => {
-                self.failed = true;
-                return Fate::Forward;
+        let fate = match self.in_client_words(body) {
+            Some(words) if !matches!(self.expects.head(), Some(Expect::Refusal(_))) => {
+                message::frame(to_client, b'E', |out| out.extend_from_slice(&words));
+                Fate::Drop
             }
-            None | Some(Expect::Sync) => return Fate::Forward,
+            _ => Fate::Forward,
+        };
+        let fate = match self.expects.head() {
+            Some(Expect::Query(_) | Expect::NamedQuery(_)) => {
+                self.failed = true;
+                self.suspect |= self.copy_took_syncs;
+                return fate;
+            }
+            None | Some(Expect::Sync) => return fate,
             Some(Expect::Refusal(failure)) => {
                 failure.write(to_client);
                 Fate::Drop
             }
-            Some(_) => Fate::Forward,
+            Some(_) => fate,
         };
         self.suspect |= self.copy_took_syncs;
         self.copy_in = false;
@@ -270,8 +312,12 @@ impl Conversation {
 
 /// The body of a frame that must be whole to be understood, `Some(&[])` for one that is passed on by its header alone.
 fn held_body(header: Header, rest: &[u8], asked: bool) -> Result<Option<&[u8]>, Failure> {
-    // An answer to ourselves that is too long counts as one that cannot be read.
-    let whole = matches!(header.tag, b'Z' | b'S' | b'A') || asked && header.body <= MAX_HELD;
+    let whole = match header.tag {
+        b'Z' | b'S' | b'A' => true,
+        // An answer to ourselves that is too long counts as one that cannot be read.
+        b'C' | b'E' => header.body <= MAX_HELD,
+        _ => asked && header.body <= MAX_HELD,
+    };
     if !whole {
         let available = rest.len().min(header.total());
         return Ok(Some(rest.get(HEADER_LEN..available).unwrap_or_default()));

@@ -25,7 +25,8 @@ const STATE: &str = "SELECT 'p', 'l', NULL WHERE EXISTS (SELECT FROM pg_catalog.
      WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
      AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
      UNION ALL SELECT 'p', 'c', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors) \
-     UNION ALL SELECT 'p', 'p', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+     UNION ALL SELECT 'p', 'p', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements \
+     WHERE from_sql AND pg_catalog.left(name, 8) <> '_pgweir_')";
 
 fn reason(letter: &str) -> Option<Reason> {
     Some(match letter {

@@ -5,20 +5,43 @@ use std::sync::Arc;
 
 use crate::pool::statements::Statement;
 use crate::proxy::care::Care;
+use crate::proxy::commands::Command;
 
 /// Most named statements of one client.
 pub const MAX_STATEMENTS: usize = 10_000;
+/// Bytes of a name that count (PostgreSQL's `NAMEDATALEN - 1`).
+const MAX_NAME: usize = 63;
 
-/// Named statements and what each needs when it runs.
-type Named = HashMap<Box<[u8]>, (Arc<Statement>, Care)>;
+/// What one name means.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The statement.
+    pub statement: Arc<Statement>,
+    /// What it needs when it runs.
+    pub care: Care,
+    /// The client's text, where this speaks of another statement.
+    pub command: Option<Arc<Command>>,
+}
+
+/// All names of a client; no map at all for the many clients that have none.
+pub type Names = Option<Box<Named>>;
+
+/// Names and what they mean.
+pub type Named = HashMap<Box<[u8]>, Entry>;
+
+/// A name as PostgreSQL looks it up: by its first bytes.
+pub fn looked_up(name: &[u8]) -> &[u8] {
+    name.get(..MAX_NAME).unwrap_or(name)
+}
 
 /// What a client has prepared.
 #[derive(Debug, Default)]
 pub struct Statements {
-    /// Named ones; no map at all for the many clients that have none.
-    named: Option<Box<Named>>,
+    named: Names,
     /// The unnamed one: text, terminator and types; empty when there is none.
     unnamed: Vec<u8>,
+    /// The client's text, where the unnamed one speaks of another statement.
+    unnamed_command: Option<Arc<Command>>,
     /// What the unnamed one needs when it runs.
     pub unnamed_care: Care,
     /// Counts unnamed statements, so that a server connection's can be told from a later one.
@@ -27,8 +50,8 @@ pub struct Statements {
 
 impl Statements {
     /// The statement of that name.
-    pub fn get(&self, name: &[u8]) -> Option<&(Arc<Statement>, Care)> {
-        self.named.as_ref()?.get(name)
+    pub fn get(&self, name: &[u8]) -> Option<&Entry> {
+        self.named.as_ref()?.get(looked_up(name))
     }
 
     /// How many names there are.
@@ -42,11 +65,33 @@ impl Statements {
     }
 
     /// Gives a name its meaning, or takes it away; what it meant before is returned.
-    pub fn set(&mut self, name: &[u8], statement: Option<(Arc<Statement>, Care)>) -> Option<(Arc<Statement>, Care)> {
-        match statement {
-            Some(statement) => self.named.get_or_insert_default().insert(name.into(), statement),
+    pub fn set(&mut self, name: &[u8], meaning: Option<Entry>) -> Option<Entry> {
+        let name = looked_up(name);
+        match meaning {
+            Some(meaning) => self.named.get_or_insert_default().insert(name.into(), meaning),
             None => self.named.as_mut()?.remove(name),
         }
+    }
+
+    /// A name of the statement that servers know as `server_name`.
+    pub fn name_of(&self, server_name: &[u8]) -> Option<&[u8]> {
+        let mut named = self.named.iter().flat_map(|named| named.iter());
+        named.find(|(_, entry)| *entry.statement.name == *server_name).map(|(name, _)| &**name)
+    }
+
+    /// The command that a name, or the unnamed statement, stands for.
+    pub fn command(&self, name: &[u8]) -> Option<Arc<Command>> {
+        if name.is_empty() { self.unnamed_command.clone() } else { self.get(name)?.command.clone() }
+    }
+
+    /// Takes all names away, to be put back perhaps.
+    pub fn take(&mut self) -> Names {
+        self.named.take()
+    }
+
+    /// Puts them back.
+    pub fn put_back(&mut self, names: Names) {
+        self.named = names;
     }
 
     /// Forgets all names.
@@ -55,7 +100,8 @@ impl Statements {
     }
 
     /// Replaces the unnamed statement.
-    pub fn set_unnamed(&mut self, rest: &[u8], care: Care) {
+    pub fn set_unnamed(&mut self, rest: &[u8], care: Care, command: Option<Arc<Command>>) {
+        self.unnamed_command = command;
         self.unnamed.clear();
         self.unnamed.extend_from_slice(rest);
         self.unnamed_care = care;
@@ -64,6 +110,7 @@ impl Statements {
 
     /// Forgets the unnamed statement, as a simple Query does.
     pub fn drop_unnamed(&mut self) {
+        self.unnamed_command = None;
         if self.unnamed.capacity() > 4096 {
             self.unnamed = Vec::new();
         }

@@ -22,7 +22,6 @@ pub fn of_command(sql: &[u8], tokens: &[Token]) -> Care {
         "unlisten" | "close" => Care::ENDS,
         "deallocate" | "discard" => Care::ENDS,
         "drop" => Care::ENDS,
-        "prepare" => marked_if(word(1) != "transaction", Care::STATE),
         "declare" => marked_if(has(["with", "hold"]), Care::STATE),
         "alter" | "import" => marked_if(defines(&word(1)), Care::DEFINES),
         "create" => created(sql, tokens),

@@ -123,7 +123,7 @@ impl Owing {
     pub fn settle(self, state: &mut ServerState) {
         for skipped in self.queue {
             match skipped {
-                Owed::Parse(Some(statement), _) => state.prepared.forget(statement.key),
+                Owed::Parse(Some(statement), _) => state.prepared.undo(statement.key),
                 Owed::Parse(None, _) => state.unnamed = (0, 0),
                 Owed::Evicted(statement) => state.prepared.restore(statement),
                 Owed::Known | Owed::Plain => {}
