@@ -15,7 +15,8 @@ Examples:
   pgweir proxy -c pgweir.yaml
   PGWEIR_LOG=debug pgweir proxy -c pgweir.yaml --log-format json
 
-SIGINT and SIGTERM let clients finish their transactions first; a second one stops at once.";
+SIGINT and SIGTERM let clients finish their transactions first; a second one stops at once.
+SIGHUP reads the configuration again; clients stay connected.";
 
 /// Pool connections and route statements to shards
 #[derive(Debug, ClapArgs)]
@@ -46,7 +47,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     warn(&config);
     system::raise_descriptor_limit(&config);
     let pid_file = config.pid_file.clone();
-    let proxy = Proxy::start(config)?;
+    let proxy = Proxy::start(config)?.read_from(args.config);
     let _pid_file = pid_file.as_deref().map(PidFile::write).transpose()?;
     for address in proxy.places() {
         tracing::info!(%address, "listening");

@@ -139,6 +139,11 @@ impl Crew {
         Self { posts, active: AtomicUsize::new(1), orders: AtomicU32::new(0), balance: Mutex::default() }
     }
 
+    /// How many workers there are.
+    pub fn size(&self) -> usize {
+        self.posts.len()
+    }
+
     /// What comes to worker `home`; for that worker, once.
     pub fn arrivals(&self, home: usize) -> Option<UnboundedReceiver<Arrival>> {
         lock(&self.posts.get(home)?.receiver).take()

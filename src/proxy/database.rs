@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::config::{ChannelBinding, Config, Database as Settings, PoolMode, ServerUrl, SslMode};
@@ -45,14 +45,16 @@ pub struct Database {
     pub lookup: Option<Lookup>,
     /// Functions that may change the session they run in.
     pub functions: FunctionWatch,
-    interned: Arc<Interned>,
-    workers: usize,
+    pub(super) interned: Arc<Interned>,
+    pub(super) workers: usize,
     /// What its clients share when its tables lie on shards.
     pub sharded: Option<Arc<Shared>>,
     /// What passes through it.
     pub meter: Arc<Meter>,
     /// New clients are turned away (DISABLE).
     pub disabled: AtomicBool,
+    /// The same database in a later configuration.
+    pub(super) successor: OnceLock<Arc<Self>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,6 +83,7 @@ impl Database {
             workers,
             meter: Arc::new(Meter::new(name, workers, templates)),
             disabled: AtomicBool::new(false),
+            successor: OnceLock::new(),
             sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
         };
         for (server, (shard, url)) in settings.servers().enumerate() {
@@ -141,12 +144,28 @@ impl Database {
         all
     }
 
+    /// All pools there are, each with the number of its server and its role.
+    pub(super) fn listed_pools(&self) -> Vec<(usize, String, Arc<Pool>)> {
+        let listed = |(key, pool): (&(usize, String), &Arc<Pool>)| (key.0, key.1.clone(), pool.clone());
+        lock(&self.pools).iter().map(listed).collect()
+    }
+
+    /// Takes pools over.
+    pub(super) fn adopt(&mut self, pools: Vec<((usize, String), Arc<Pool>)>) {
+        lock(&self.pools).extend(pools);
+    }
+
+    /// The same database in a later configuration, once there is one.
+    pub fn successor(&self) -> Option<&Arc<Self>> {
+        self.successor.get()
+    }
+
     /// All pools there are.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
         lock(&self.pools).values().cloned().collect()
     }
 
-    fn options(&self) -> PoolOptions {
+    pub(super) fn options(&self) -> PoolOptions {
         let pool = &self.config.pool;
         PoolOptions {
             size: pool.size as usize,

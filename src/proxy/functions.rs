@@ -148,6 +148,11 @@ impl Default for FunctionWatch {
 }
 
 impl FunctionWatch {
+    /// Begins with what `other` knows, until the names are read.
+    pub fn begin_with(&self, other: &Self) {
+        self.current.store(other.current.load_full());
+    }
+
     /// What is known now.
     pub fn current(&self) -> arc_swap::Guard<Arc<Functions>> {
         self.current.load()

@@ -1,19 +1,18 @@
-//! Accepts clients and deals them to workers; stops them all in good order.
+//! The proxy as a whole: its sockets, its workers, its run and its end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::net::listener::{Acceptor, Listener};
-use crate::proxy::crew::{Arrival, Crew, Stopwatch};
+use crate::proxy::crew::{Arrival, Stopwatch};
 use crate::proxy::functions::REFRESH_EVERY;
 use crate::proxy::login::House;
-use crate::web;
+use crate::proxy::steward::{Place, Steward};
 
 /// How often waiters and idle connections are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -22,8 +21,9 @@ const TICK: Duration = Duration::from_millis(250);
 pub struct Proxy {
     /// What its clients share.
     pub house: Arc<House>,
-    listeners: Vec<Listener>,
+    places: Vec<Place>,
     workers: Vec<std::thread::JoinHandle<()>>,
+    file: Option<PathBuf>,
 }
 
 impl Proxy {
@@ -34,8 +34,8 @@ impl Proxy {
     pub fn start(config: Config) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.workers.map_or(cores, |count| count as usize).max(1);
-        let listeners = config.listen.iter().map(|listen| bind(listen, &config)).collect::<Result<Vec<_>>>()?;
-        let house = Arc::new(House::new(config, count)?);
+        let places = config.listen.iter().map(|listen| Place::bind(listen, &config)).collect::<Result<Vec<_>>>()?;
+        let house = House::new(config, count)?.install();
         let mut workers = Vec::new();
         for home in 0..count {
             let (runtime, house) = (runtime()?, house.clone());
@@ -45,66 +45,35 @@ impl Proxy {
                 .map_err(|error| Error::internal(format!("a thread could not be started: {error}")))?;
             workers.push(thread);
         }
-        Ok(Self { house, listeners, workers })
+        Ok(Self { house, places, workers, file: None })
+    }
+
+    /// Where the configuration is read again when it is to be.
+    pub fn read_from(self, file: PathBuf) -> Self {
+        Self { file: Some(file), ..self }
     }
 
     /// Where it listens, for people.
     pub fn places(&self) -> Vec<String> {
-        self.listeners.iter().map(Listener::address).collect()
+        self.places.iter().map(|place| place.listener.address()).collect()
     }
 
     /// The TCP addresses where it listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(Listener::tcp_address).collect()
+        self.places.iter().filter_map(|place| place.listener.tcp_address()).collect()
     }
 
-    /// Accepts clients until SIGINT or SIGTERM, then lets them finish.
+    /// Accepts clients until SIGINT or SIGTERM, then lets them finish. SIGHUP reads the configuration again.
     ///
     /// # Errors
     /// The system refuses threads, sockets or signals.
     pub fn run(self) -> Result<()> {
         let runtime = runtime()?;
-        runtime.block_on(async {
-            let failed = |error| Error::internal(format!("signals cannot be received: {error}"));
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-            let mut accepting = Vec::new();
-            for listener in &self.listeners {
-                let acceptor = listener.acceptor();
-                let acceptor = acceptor.map_err(|error| Error::internal(format!("cannot accept: {error}")))?;
-                accepting.push(tokio::spawn(accept(acceptor, self.house.crew.clone())));
-            }
-            let house = self.house.clone();
-            let other = house.clone();
-            let pages = web::Pages {
-                metrics: Box::new(move || super::metrics::metrics(&house)),
-                unready: Box::new(move || super::metrics::unready(&other)),
-            };
-            let admin = self.house.config.admin.as_ref().map(|address| web::serve(address, pages));
-            let admin = admin.transpose()?.map(tokio::spawn);
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            accepting.iter().for_each(|task| task.abort());
-            tracing::info!(
-                clients = self.house.clients.count(),
-                "shutting down: no new clients, transactions may finish"
-            );
-            self.house.clients.stop();
-            tokio::select! {
-                () = drained(&self.house) => tracing::info!("all clients have left"),
-                _ = interrupt.recv() => tracing::warn!("asked again: stopping at once"),
-                _ = terminate.recv() => tracing::warn!("asked again: stopping at once"),
-            }
-            if let Some(admin) = admin {
-                admin.abort();
-            }
-            Ok(())
-        })?;
-        self.house.pools().for_each(|(_, pool)| pool.close());
+        let steward = Steward::new(self.house, self.places, self.file)?;
+        let house = runtime.block_on(steward.run())?;
+        house.pools().for_each(|(_, pool)| pool.close());
         drop(runtime);
-        self.house.crew.stop();
+        house.crew.stop();
         for worker in self.workers {
             // A worker that panicked has said so; there is nothing left to do for it.
             let _ = worker.join();
@@ -113,44 +82,11 @@ impl Proxy {
     }
 }
 
-/// Waits until no client is left, or the configured time is over.
-async fn drained(house: &House) {
-    let end = Instant::now() + house.config.limits.shutdown_timeout;
-    while house.clients.count() > 0 && Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 fn runtime() -> Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::internal(format!("an event loop could not be started: {error}")))
-}
-
-fn bind(listen: &Listen, config: &Config) -> Result<Listener> {
-    let (bound, place) = match listen {
-        Listen::Tcp(address) => (Listener::tcp(&address.host, address.port), address.to_string()),
-        Listen::Unix { .. } => {
-            let path = listen.socket_path(&config.listen).unwrap_or_default();
-            (Listener::unix(&path, config.unix_socket_permissions.0), path.display().to_string())
-        }
-    };
-    let hint = "choose another `listen`, or stop what listens there";
-    bound.map_err(|error| Error::server(format!("cannot listen: {error}")).at(place).hint(hint))
-}
-
-async fn accept(acceptor: Acceptor, crew: Arc<Crew>) {
-    loop {
-        match acceptor.accept().await {
-            Ok(caller) => crew.deal(caller),
-            Err(error) => {
-                // Out of descriptors, most likely: those that are connected go on, and new ones wait.
-                tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
 }
 
 /// One worker: serves the clients it is dealt, and looks after its part of the pools.
@@ -162,7 +98,7 @@ async fn work(house: Arc<House>, home: usize) {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
                 Some(Arrival::Fresh(caller)) => match caller.watch() {
-                    Ok(stream) => drop(tokio::spawn(house.clone().serve(stream, home))),
+                    Ok(stream) => drop(tokio::spawn(house.current().serve(stream, home))),
                     Err(error) => tracing::warn!(%error, "a client's socket cannot be used"),
                 },
                 Some(Arrival::Moved(guest)) => match guest.settle(home) {
@@ -173,6 +109,11 @@ async fn work(house: Arc<House>, home: usize) {
             },
             _ = tick.tick() => {
                 house.crew.tick(home, stopwatch.lap());
+                let house = house.current();
+                house.old_pools().iter().for_each(|pool| pool.tick(home));
+                if home == 0 {
+                    house.sweep();
+                }
                 for (database, pool) in house.pools() {
                     pool.tick(home);
                     // One worker does it, and only where connections are open anyway.

@@ -26,6 +26,7 @@ use crate::proxy::database::Database;
 use crate::proxy::gate::{Gate, Origin};
 use crate::proxy::logins::{Login, Logins};
 use crate::proxy::meter::templates::Templates;
+use crate::proxy::renew::Ties;
 use crate::proxy::session::{Access, Session};
 use crate::proxy::sharded::{ShardedSession, Visitor};
 use crate::wire::message::{self, Failure};
@@ -47,10 +48,12 @@ pub struct House {
     pub databases: HashMap<String, Arc<Database>>,
     /// Statements without their constants, unless they are not counted.
     pub templates: Option<Arc<Templates>>,
-    interned: Arc<Interned>,
+    pub(super) interned: Arc<Interned>,
     /// Who is let in, and how; replaced when certificates and secrets are read again.
-    gate: ArcSwap<Gate>,
-    logins: Arc<Logins>,
+    pub(super) gate: ArcSwap<Gate>,
+    pub(super) logins: Arc<Logins>,
+    /// What it has in common with the houses before and after it.
+    pub(super) ties: Arc<Ties>,
 }
 
 impl House {
@@ -66,20 +69,14 @@ impl House {
             databases.insert(name.clone(), Arc::new(database));
         }
         let clients = Arc::new(Clients::default());
-        // Slow logins must leave seats to others.
-        let logins = Logins::new(config.limits.max_logins.min(config.limits.max_clients.div_ceil(2)) as usize);
+        let logins = Logins::new(Self::most_logins(&config));
         let crew = Arc::new(Crew::new(workers));
-        Ok(Self { config, clients, crew, databases, templates, interned, gate, logins })
+        Ok(Self { config, clients, crew, databases, templates, interned, gate, logins, ties: Arc::default() })
     }
 
-    /// Reads rules, secrets and certificates again as `config` names them, for clients who come from now on.
-    ///
-    /// # Errors
-    /// One of them cannot be read or used; everything stays as it was.
-    pub fn renew_gate(&self, config: &Config) -> Result<()> {
-        let renewed = self.gate.load().renewed(config)?;
-        self.gate.store(Arc::new(renewed));
-        Ok(())
+    /// Slow logins must leave seats to others.
+    pub(super) fn most_logins(config: &Config) -> usize {
+        config.limits.max_logins.min(config.limits.max_clients.div_ceil(2)) as usize
     }
 
     /// All pools of all databases.

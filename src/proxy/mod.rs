@@ -47,9 +47,11 @@ pub mod meter;
 mod metrics;
 pub mod pins;
 pub mod probe;
+pub mod renew;
 pub mod session;
 pub mod sharded;
 pub mod statements;
+mod steward;
 
 pub mod system;
 pub mod traces;

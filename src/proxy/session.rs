@@ -359,6 +359,9 @@ impl Session {
     fn take(&mut self, bytes: &[u8], cx: &mut Context<'_>, work: &mut Work) -> Result<usize, End> {
         let mut taken = 0;
         self.blocked = Blocked::No;
+        if self.access.database.successor().is_some() && self.serving.is_none() && self.ticket.is_none() {
+            self.access.follow().map_err(End::Failed)?;
+        }
         self.begin(work);
         work.analyzer.count_for(&self.access.database.meter);
         work.analyzer.follow(self.talk.has_conforming_strings(), &self.access.database.functions.current());

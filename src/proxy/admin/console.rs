@@ -82,7 +82,7 @@ impl Console {
 
     fn show(&self, command: &Command) -> Result<Answer, Failure> {
         let Command::Show(what) = command else { return Ok(Answer::Tag("")) };
-        Ok(show::show(&self.house, *what))
+        Ok(show::show(&self.house.current(), *what))
     }
 
     /// Runs a command that changes something; leaving or being killed ends the wait for it.
@@ -92,7 +92,7 @@ impl Console {
                 .hint("users named in `stats_users` may use SHOW; add this one to `admin_users` for more"));
         }
         tracing::info!(user = &*self.guest.guard.client.about.user, ?command, "console");
-        act::act(&self.house, command).await
+        act::act(&self.house.current(), command).await
     }
 
     async fn send(&mut self) -> io::Result<()> {

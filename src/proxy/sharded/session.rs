@@ -207,6 +207,7 @@ impl ShardedSession {
                 return Err(Trouble::Moves(to));
             }
             let (tag, body) = self.message().await?;
+            self.follow()?;
             match tag {
                 // PostgreSQL too reads on to Sync, whatever comes.
                 b'Q' | b'F' if self.skipping => {}
@@ -236,6 +237,23 @@ impl ShardedSession {
                 }
             }
         }
+    }
+
+    /// Goes on with the database as it is configured now, between two transactions.
+    fn follow(&mut self) -> Result<(), Trouble> {
+        let resting = self.transaction.status() == Status::Idle && self.batch.is_empty();
+        if !resting || self.links.iter().any(Option::is_some) {
+            return Ok(());
+        }
+        while let Some(next) = self.database.successor().cloned() {
+            if !next.sharded.as_ref().is_some_and(|shared| Arc::ptr_eq(shared, &self.shared)) {
+                // What was prepared may have to go elsewhere.
+                let failure = Failure::fatal("57P01", "the shards of this database were configured anew");
+                return Err(Trouble::Fatal(failure.hint("connect again")));
+            }
+            self.database = next;
+        }
+        Ok(())
     }
 
     /// The client's next message. Everything that waits for the client is sent before it is waited for.

@@ -1,3 +1,4 @@
 //! How the proxy is run: where it listens, its limits, new configurations and new processes.
 
+mod reload;
 mod sockets;

@@ -43,6 +43,12 @@ fn unix_sockets_on_both_sides() {
     });
     let path = proxy.config_path();
     let dir = path.parent().unwrap();
+    // It listens at the first address before it has made the last socket.
+    let started = std::time::Instant::now();
+    while !proxy.log().contains(".s.PGSQL.7777") {
+        assert!(started.elapsed() < std::time::Duration::from_secs(10));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     for port in [proxy.port(), 7777] {
         let socket = dir.join(format!(".s.PGSQL.{port}"));
         let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
