@@ -86,7 +86,7 @@ impl Conversation {
                 return Err(Next::Fail(Failure::fatal("08P01", message)));
             }
         }
-        if self.expects.len() > MAX_EXPECTED || self.care.has(Care::DEFINES) && self.must_learn() {
+        if self.expects.len() > MAX_EXPECTED || self.must_learn() {
             return Ok(Step::Wait(Next::Stall));
         }
         if self.skipping && header.tag != b'S' {

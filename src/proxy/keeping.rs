@@ -252,7 +252,7 @@ impl Conversation {
     /// True when what the client has defined must be known before its next transaction begins.
     pub(super) fn must_learn(&self) -> bool {
         let over = self.status == b'I' && !self.unsynced && self.expects.only_own();
-        over && !self.keeps && self.pins.is_empty() && !self.suspect
+        self.care.has(Care::DEFINES) && over && !self.keeps && self.pins.is_empty() && !self.suspect
     }
 
     /// True when the server connection may go: to the next client, or to be closed when it is suspect.

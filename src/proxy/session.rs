@@ -538,7 +538,10 @@ impl Session {
             self.shown = self.talk.pins;
             self.guard.client.show_pins(self.shown);
         }
-        let done = self.talk.is_releasable()
+        // A message that waited for answers of this very connection is about to be sent on it, unless it waits for the end.
+        let goes_on = self.blocked == Blocked::Retry && !self.talk.must_learn();
+        let done = !goes_on
+            && self.talk.is_releasable()
             && self.serving.as_ref().is_some_and(|serving| serving.backlog.is_empty() && serving.stash.is_empty());
         if done && self.talk.is_suspect() && !self.shown.is_empty() {
             let failure = Failure::fatal("08006", "the server connection cannot be used any more");

@@ -85,6 +85,24 @@ fn a_notification_names_the_client_that_sent_it() {
 }
 
 #[test]
+fn clients_with_settings_of_their_own_all_get_on() {
+    let stage = Stage::new(1);
+    let port = stage.proxy.port();
+    std::thread::scope(|scope| {
+        for name in ["one", "two", "three"] {
+            scope.spawn(move || {
+                let mut client = Raw::login(port, "app", "secret", "app", &[("application_name", name)]);
+                for number in 0..30 {
+                    // What SET means depends on what is said before it, so it waits until the settings are in place.
+                    assert_eq!(client.query(&format!("set work_mem to '{}kB'", 100 + number)), "C:SET Z:I");
+                    assert_eq!(client.value("show application_name"), name);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn listen_works_in_transaction_mode() {
     let stage = Stage::new(2);
     let (mut a, mut b) = (stage.client(), stage.client());
