@@ -197,7 +197,7 @@ impl Reading {
             traces::dotted_names(sql, &mut self.names);
         }
         let of_template = effect.as_ref().map_or(self.care, |effect| self.care | effect.care());
-        let resets = (!self.effects.is_empty() && !self.undoes).then_some(Effect::Several(self.effects));
+        let resets = (!self.effects.is_empty() && !self.undoes).then(|| Box::new(Effect::Several(self.effects)));
         (
             Verdict { care: self.care, effect: effect.map(Box::new), resets, names: self.names, speaks: self.speaks },
             of_template,

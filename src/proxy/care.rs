@@ -116,7 +116,7 @@ pub struct Verdict {
     /// What the proxy must note when it succeeds outside a transaction; `care` is without it.
     pub effect: Option<Box<Effect>>,
     /// What it resets, where that cannot be followed: a client's startup settings are given back all the same.
-    pub resets: Option<Effect>,
+    pub resets: Option<Box<Effect>>,
     /// Settings that it may change.
     pub names: Vec<String>,
     /// It speaks of prepared statements by name.

@@ -147,6 +147,8 @@ impl Words<'_> {
     fn identity(&self, at: usize) -> Option<Option<Value>> {
         let token = self.tokens.get(at).filter(|_| self.len() == at + 1)?;
         let text = match token.kind {
+            // What a backslash means depends on a setting.
+            TokenKind::String(_) if token.bytes(self.sql).contains(&b'\\') => return None,
             TokenKind::String(_) => decode_string(token.bytes(self.sql), LexOptions::default()).ok()?,
             TokenKind::Ident if matches!(self.at(at).as_str(), "default" | "none") => return Some(None),
             _ => self.at(at),

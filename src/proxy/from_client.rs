@@ -232,8 +232,8 @@ impl Conversation {
     }
 
     /// Gives back what a Query that was just sent resets.
-    fn restore_all(&mut self, effect: &Option<Box<Effect>>, resets: &Option<Effect>, ways: &mut Ways<'_>) {
-        for found in effect.as_deref().into_iter().chain(resets) {
+    fn restore_all(&mut self, effect: &Option<Box<Effect>>, resets: &Option<Box<Effect>>, ways: &mut Ways<'_>) {
+        for found in effect.as_deref().into_iter().chain(resets.as_deref()) {
             self.restore(found, ways.to_server);
         }
     }

@@ -179,14 +179,16 @@ impl Conversation {
             return true;
         }
         // What a pinned client has set matters only when it is not pinned any more.
-        let rest = if self.pins.is_empty() { Care::NAMED | Care::SETTINGS } else { Care::ENDS };
+        let rest = if self.pins.is_empty() { Care::NAMED | Care::SETTINGS } else { Care::ENDS | Care::DEFINES };
         !self.keeps && self.care.has(rest | Care::STATE | Care::CREATES)
     }
 
     /// Asks.
     pub fn probe(&mut self, state: &mut ServerState, to_server: &mut Vec<u8>) {
         let mut care = std::mem::replace(&mut self.care, Care::CLEAN);
-        self.care.add(if care.has(Care::DEFINES) { Care::DEFINES } else { Care::CLEAN });
+        if care.has(Care::DEFINES) && self.pins.is_empty() {
+            self.care.add(Care::DEFINES);
+        }
         if care.has(Care::FORGETS) {
             // So that what the server has prepared is what the proxy thinks.
             message::query(to_server, b"DEALLOCATE ALL");

@@ -522,11 +522,14 @@ impl Session {
         if !self.talk.wants_probe() || self.leaving {
             return Ok(false);
         }
-        let Some(serving) = self.serving.as_mut() else { return Ok(false) };
-        if self.talk.care.has(Care::SETTINGS) {
+        let care = self.talk.care;
+        if care.has(Care::DEFINES) && !self.talk.pins.is_empty() {
+            self.watch_functions(Duration::ZERO);
+        } else if care.has(Care::SETTINGS) {
             // It may have been a definition of a function, among other things.
-            self.access.database.watch_functions(&self.access.pool, self.access.home, Duration::from_secs(1));
+            self.watch_functions(Duration::from_secs(1));
         }
+        let Some(serving) = self.serving.as_mut() else { return Ok(false) };
         self.talk.probe(&mut serving.conn.state, &mut work.to_server);
         self.write_all(cx, work)?;
         Ok(true)
@@ -562,6 +565,10 @@ impl Session {
         Ok(true)
     }
 
+    fn watch_functions(&self, after: Duration) {
+        self.access.database.watch_functions(&self.access.pool, self.access.home, after);
+    }
+
     /// Waits until what this client defined is known, before it can be used; true when it has just become known.
     fn await_reading(&mut self, cx: &mut Context<'_>) -> bool {
         let done = self.reading.as_mut().is_some_and(|reading| Pin::new(reading).poll(cx).is_ready());
@@ -595,6 +602,9 @@ impl Session {
         let Some(Serving { mut conn, stash, backlog, mut bulk }) = self.serving.take() else { return };
         bulk.end(&conn.stream);
         self.guard.client.serve(None);
+        if self.talk.care.has(Care::DEFINES) {
+            self.watch_functions(Duration::ZERO);
+        }
         if self.talk.is_idle() && stash.is_empty() && backlog.is_empty() {
             return match self.talk.part(&mut conn.state) {
                 Parting::Clean => self.access.pool.release_after(conn, Hygiene::Clean),

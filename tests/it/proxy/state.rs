@@ -486,6 +486,37 @@ fn functions_are_known_however_they_are_called() {
 }
 
 #[test]
+fn a_function_is_known_when_its_author_has_left() {
+    let stage = Stage::new(2);
+    let sets = |name: &str| {
+        format!(
+            "create function {name}(x text) returns text language sql as $$ select set_config('app.tenant', x, false) $$"
+        )
+    };
+    let mut gone = stage.client();
+    gone.send(&[query(&sets("one")), frame(b'X', b"")].concat());
+    assert_eq!(gone.try_read().map(|frame| frame.0), Some(b'C'));
+    while gone.try_read().is_some() {}
+    let mut pinned = stage.client();
+    pinned.query("listen news");
+    pinned.query(&sets("two"));
+    let (mut a, mut b) = (stage.client(), stage.client());
+    let started = std::time::Instant::now();
+    for name in ["one", "two"] {
+        // It is read as soon as it can be, which nobody waits for.
+        loop {
+            a.query("discard all");
+            a.value(&format!("select {name}('{name}')"));
+            if (tenant(&mut b), tenant(&mut a)) == ("-".to_owned(), name.to_owned()) {
+                break;
+            }
+            b.query("discard all");
+            assert!(started.elapsed().as_secs() < 20);
+        }
+    }
+}
+
+#[test]
 fn a_question_in_a_hurry_is_asked_again_or_pins() {
     let stage = Stage::new(1);
     let mut a = stage.client();
