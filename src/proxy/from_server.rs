@@ -2,7 +2,7 @@
 
 use crate::pool::reset::report;
 use crate::pool::server::ServerState;
-use crate::proxy::care::Effect;
+use crate::proxy::care::{Care, Effect};
 use crate::proxy::conversation::{Conversation, Passing};
 use crate::proxy::expect::Expect;
 use crate::wire::body::{Reader, error_fields};
@@ -235,8 +235,10 @@ impl Conversation {
                 self.copy_in = false;
                 self.tally.finished(self.expects.taken, failed);
                 if let Some(effect) = effect {
-                    // The names are forgotten already; if the server still has them, no new ones may be made there.
-                    self.suspect |= failed && matches!(*effect, Effect::DeallocateAll | Effect::DiscardAll);
+                    // The names are forgotten already; the server must not have them either.
+                    if failed && matches!(*effect, Effect::DeallocateAll | Effect::DiscardAll) {
+                        self.care.add(Care::FORGETS);
+                    }
                     if !failed && self.status == b'I' && status == b'I' {
                         self.apply(*effect, state);
                     }

@@ -144,8 +144,7 @@ impl Conversation {
             Effect::DiscardAll => {
                 self.want = self.startup.clone();
                 state.settings = self.interned.settings.intern(Settings::new());
-                self.care = Care::CLEAN;
-                self.doubts = None;
+                // What came behind it in a pipeline may have left marks already, so these stay.
                 let stays = self.pins.has(Reason::Library).then_some(Reason::Library);
                 self.pins = stays.into_iter().collect();
             }
@@ -265,6 +264,11 @@ impl Conversation {
     /// True when the connection must be closed instead of serving another client.
     pub fn is_suspect(&self) -> bool {
         self.suspect
+    }
+
+    /// True when something would be lost with the connection that the client relies on.
+    pub fn relies_on_connection(&self) -> bool {
+        self.keeps || !self.pins.is_empty() || self.is_in_doubt()
     }
 
     /// What the connection of a client that leaves while it is idle needs; some of it is noted in its state.

@@ -546,9 +546,11 @@ impl Session {
         let done = !goes_on
             && self.talk.is_releasable()
             && self.serving.as_ref().is_some_and(|serving| serving.backlog.is_empty() && serving.stash.is_empty());
-        if done && self.talk.is_suspect() && !self.shown.is_empty() {
+        if done && self.talk.is_suspect() && self.talk.relies_on_connection() {
             let failure = Failure::fatal("08006", "the server connection cannot be used any more");
-            return Err(End::Failed(failure.hint("connect again; temporary tables, locks and listeners are lost")));
+            return Err(End::Failed(
+                failure.hint("connect again; settings, temporary tables, locks and listeners of this session are lost"),
+            ));
         }
         let Some(Serving { conn, mut bulk, .. }) = self.serving.take_if(|_| done) else { return Ok(false) };
         bulk.end(&conn.stream);
