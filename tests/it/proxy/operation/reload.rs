@@ -101,7 +101,8 @@ fn new_transactions_go_to_the_new_server() {
     assert_eq!(busy.value(port), second.port().to_string());
     // The old server's connections are gone soon.
     let started = Instant::now();
-    let left = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
+    let left =
+        "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
     while first.query("postgres", left).unwrap()[0][0].as_deref() != Some("0") {
         assert!(started.elapsed() < Duration::from_secs(20), "connections to the old server stay open");
         std::thread::sleep(Duration::from_millis(50));
