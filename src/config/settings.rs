@@ -125,7 +125,7 @@ settings! {
         /// Clients connected at once; the next one is refused with SQLSTATE 53300.
         max_clients: u32 = "10000",
         /// Clients that are about to log in, at once, and never more than half of `max_clients`. When one more comes, the one
-        /// that has taken longest is refused with SQLSTATE 53300.
+        /// that has taken longest is disconnected.
         max_logins: u32 = "5000",
         /// Time from connecting to being authenticated.
         login_timeout: Duration = "15s",

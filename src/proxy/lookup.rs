@@ -25,13 +25,16 @@ const MAX_MESSAGES: usize = 100;
 /// Most users whose answers are remembered.
 const MAX_KNOWN: usize = 10_000;
 
+/// Answers by the user's name, and when they were given; `None` for nobody.
+type Known = HashMap<String, (Instant, Option<Arc<Account>>)>;
+
 /// The users of one server.
 #[derive(Debug)]
 pub struct Lookup {
     target: ServerTarget,
     query: String,
     cache: Duration,
-    known: Mutex<HashMap<String, (Instant, Option<Arc<Account>>)>>,
+    known: Mutex<Known>,
     /// One question at a time, over one connection that stays open.
     link: tokio::sync::Mutex<Option<Link>>,
 }
@@ -42,7 +45,7 @@ impl Lookup {
         Self { target, query, cache, known: Mutex::default(), link: tokio::sync::Mutex::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, (Instant, Option<Arc<Account>>)>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -178,20 +178,6 @@ impl Shared {
 
 /// A server's URL for the control path.
 fn connection_string(server: &ServerUrl, database: &str) -> Result<String> {
-    let bad = |_| Error::internal("a server's URL could not be written");
-    let mut url =
-        url::Url::parse("postgres://host").map_err(|_| Error::internal("a server's URL could not be written"))?;
-    let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
-    url.set_host(Some(&host)).map_err(|error| Error::config(format!("the host {host} is not valid: {error}")))?;
-    url.set_port(Some(server.port)).map_err(bad)?;
-    url.set_username(server.user.as_deref().unwrap_or_default()).map_err(bad)?;
-    if let Some(password) = &server.password {
-        url.set_password(Some(&password.resolve()?)).map_err(bad)?;
-    }
-    url.set_path(server.database.as_deref().unwrap_or(database));
-    url.query_pairs_mut().append_pair("sslmode", server.sslmode.word());
-    if let Some(file) = &server.sslrootcert {
-        url.query_pairs_mut().append_pair("sslrootcert", file);
-    }
-    Ok(url.to_string())
+    let named = server.database.clone().or_else(|| Some(database.to_owned()));
+    ServerUrl { database: named, ..server.clone() }.with_password()
 }

@@ -3,7 +3,7 @@
 use pgweir::db::local::{Auth, Cluster, Options, TlsIdentity};
 
 use super::{Authority, psql, set_hba};
-use crate::proxy::raw::Raw;
+use crate::proxy::raw::{Raw, startup};
 use crate::support::Proxy;
 
 const WHO: &str = "select current_user, coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false)";
@@ -68,6 +68,17 @@ fn what_a_client_showed_against_what_the_server_asks() {
         }
     }
     assert!(!proxy.log().contains("secret"));
+
+    // What a server says at startup is of the role it was said to.
+    asks("trust");
+    for user in ["md5", "scram", "md5"] {
+        let mut raw = Raw::connect(proxy.port());
+        raw.send(&startup(user, "trusted", &[]));
+        let frames = raw.until_ready(1);
+        let told = |frame: &&(u8, Vec<u8>)| frame.0 == b'S' && frame.1.starts_with(b"session_authorization\0");
+        let role = frames.iter().find(told).unwrap();
+        assert_eq!(role.1, format!("session_authorization\0{user}\0").into_bytes());
+    }
 }
 
 #[test]
