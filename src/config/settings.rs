@@ -28,7 +28,7 @@ settings! {
         admin_users: Vec<String> = absent,
         /// Users who may look at the console's SHOW commands and change nothing.
         stats_users: Vec<String> = absent,
-        /// Worker threads; one per core unless set.
+        /// Worker threads; one per core unless set. As few of them as the load needs serve clients.
         workers: Option<u32> = absent,
         /// Encryption between clients and the proxy.
         tls: ClientTls = "{}",
