@@ -21,6 +21,7 @@ pub mod about;
 pub mod account;
 pub mod admin;
 pub mod analyzer;
+pub mod backlog;
 pub mod bodies;
 pub mod bulk;
 mod by_name;

@@ -20,6 +20,7 @@ use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
 use crate::pool::{Pool, Taken, Ticket};
 use crate::proxy::analyzer::Analyzer;
+use crate::proxy::backlog::Backlog;
 use crate::proxy::bulk::Bulk;
 use crate::proxy::care::Care;
 use crate::proxy::clients::Seat;
@@ -133,59 +134,6 @@ enum End {
     Failed(Failure),
     /// It goes on, on that worker.
     Moves(usize),
-}
-
-/// Bytes that a socket did not take at once.
-#[derive(Default)]
-struct Backlog {
-    bytes: Vec<u8>,
-    at: usize,
-    flushing: bool,
-}
-
-impl Backlog {
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && !self.flushing
-    }
-
-    /// Writes `bytes` behind what is held; keeps what the socket does not take.
-    fn write(&mut self, stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        let mut rest = bytes;
-        if self.bytes.is_empty() {
-            while !rest.is_empty() {
-                match stream.poll_write(cx, rest)? {
-                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(count) => rest = rest.get(count..).unwrap_or_default(),
-                    Poll::Pending => break,
-                }
-            }
-            self.flushing = stream.is_tls();
-        }
-        self.bytes.extend_from_slice(rest);
-        if self.flushing && self.bytes.is_empty() {
-            self.flushing = stream.poll_flush(cx)?.is_pending();
-        }
-        Ok(())
-    }
-
-    /// Writes what is held; true when it is all gone and something was.
-    fn flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<bool> {
-        if self.is_empty() {
-            return Ok(false);
-        }
-        while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
-            match stream.poll_write(cx, rest)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(count) => self.at += count,
-                Poll::Pending => return Ok(false),
-            }
-        }
-        *self = Self { flushing: stream.is_tls(), ..Self::default() };
-        if self.flushing {
-            self.flushing = stream.poll_flush(cx)?.is_pending();
-        }
-        Ok(!self.flushing)
-    }
 }
 
 impl Session {
