@@ -27,6 +27,9 @@ pub enum Hygiene {
 impl Pool {
     /// Gives a connection back that needs `hygiene` first. It must be idle, outside a transaction.
     pub fn release_after(self: &Arc<Self>, conn: Box<ServerConn>, hygiene: Hygiene) {
+        if conn.cancel.is_in_doubt() {
+            return self.discard(conn);
+        }
         if hygiene == Hygiene::Clean && !conn.cancel.is_under_way() {
             return self.release(conn);
         }
@@ -35,6 +38,9 @@ impl Pool {
         tokio::spawn(async move {
             // A cancel request that is still on its way must not hit the next client's statement.
             conn.cancel.settled().await;
+            if conn.cancel.is_in_doubt() {
+                return pool.discard(conn);
+            }
             if hygiene == Hygiene::Clean {
                 return pool.release(conn);
             }

@@ -1,7 +1,7 @@
 //! One server connection and all that is known of its state.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Instant, SystemTime};
 
@@ -73,6 +73,8 @@ pub struct CancelTarget {
     /// The process id that the client was told which has it, or had it last; 0 for nobody yet.
     lent_to: AtomicU32,
     under_way: AtomicUsize,
+    /// A request was sent, and it is not known whether it has arrived or still will.
+    in_doubt: AtomicBool,
     delivered: Notify,
 }
 
@@ -90,6 +92,7 @@ impl CancelTarget {
             epoch,
             lent_to: AtomicU32::new(0),
             under_way: AtomicUsize::new(0),
+            in_doubt: AtomicBool::new(false),
             delivered: Notify::new(),
         }
     }
@@ -113,6 +116,9 @@ impl CancelTarget {
     /// Delivers an announced request.
     pub async fn deliver(&self) -> Result<(), ConnectError> {
         let done = cancel(&self.server, self.pid, &self.secret).await;
+        if done.is_err() {
+            self.in_doubt.store(true, Ordering::SeqCst);
+        }
         self.under_way.fetch_sub(1, Ordering::SeqCst);
         self.delivered.notify_waiters();
         done
@@ -121,6 +127,11 @@ impl CancelTarget {
     /// Whether a request is on its way.
     pub fn is_under_way(&self) -> bool {
         self.under_way.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether a request may still arrive: the connection cannot serve anybody else.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::SeqCst)
     }
 
     /// Waits until no request is on its way.

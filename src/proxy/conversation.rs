@@ -97,6 +97,8 @@ pub struct Conversation {
     pub(super) portals: Vec<(Box<[u8]>, Change)>,
     /// Why a statement that the client's next message needs could not be prepared: the server's words.
     pub(super) ahead_failed: Option<Box<[u8]>>,
+    /// The simple Query at the head, or a message of our own, has been answered at least in part.
+    pub(super) answered: bool,
     /// An error was passed on since the last ReadyForQuery.
     pub(super) errored: bool,
     /// How many answers will come is not certain: close the connection once it is idle.
@@ -155,6 +157,7 @@ impl Conversation {
             change: None,
             portals: Vec::new(),
             ahead_failed: None,
+            answered: false,
             errored: false,
             suspect: false,
             passing: Passing::default(),
@@ -221,6 +224,11 @@ impl Conversation {
         self.copy_in
     }
 
+    /// Whether the client has got the beginning of a frame and not its end.
+    pub fn is_inside_a_frame(&self) -> bool {
+        self.answering.left > 0 && !self.answering.dropped
+    }
+
     /// Whether the server has said an error since it was last ready.
     pub fn has_errored(&self) -> bool {
         self.errored
@@ -233,7 +241,8 @@ impl Conversation {
             Expect::HiddenParse(Some(key)) | Expect::HiddenPrepare(key) => state.prepared.undo(key),
             Expect::HiddenParse(None) => state.unnamed = (0, 0),
             Expect::HiddenClose(statement) => state.prepared.restore(statement),
-            Expect::ParseUnnamed => {
+            // A newer one, behind a Sync, is not touched by this.
+            Expect::ParseUnnamed(count) if count == self.statements.unnamed_count => {
                 self.statements.drop_unnamed();
                 state.unnamed = (0, 0);
             }

@@ -34,8 +34,8 @@ pub enum Expect {
     HiddenPrepare(u128),
     /// CloseComplete of a statement that we closed to make room.
     HiddenClose(Arc<Statement>),
-    /// ParseComplete of an unnamed statement.
-    ParseUnnamed,
+    /// ParseComplete of an unnamed statement, by the client's count of them.
+    ParseUnnamed(u64),
     /// ParseComplete of a named statement, which is confirmed on the server connection by it.
     ParseNamed(Box<Named>),
     /// An error: this name is taken.
@@ -125,7 +125,7 @@ impl Expects {
         match expect {
             Expect::Execute | Expect::Query(_) => self.places.push_back(self.place),
             Expect::Bind => self.parsed.2 += 1,
-            Expect::ParseUnnamed | Expect::ParseNamed(_) => {
+            Expect::ParseUnnamed(_) | Expect::ParseNamed(_) => {
                 self.parsed.0 += 1;
                 self.parsed.1 += 1;
             }

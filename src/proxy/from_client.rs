@@ -202,8 +202,8 @@ impl Conversation {
         let place = ways.analyzer.place();
         let mut effect = None;
         if let Some(found) = verdict.effect.as_deref() {
-            // What an effect means depends on what came before it.
-            if !self.expects.is_empty() {
+            // What an effect means depends on what came before it, and its answer does not go into a frame of the server.
+            if !self.expects.is_empty() || self.answering.left > 0 {
                 return Ok(Some(Next::Stall));
             }
             if let Some(tag) = self.deallocate(found) {
@@ -293,7 +293,7 @@ impl Conversation {
             message::parse(ways.to_server, b"", rest);
             self.statements.set_unnamed(rest, care, command);
             state.unnamed = (self.id, self.statements.unnamed_count);
-            return Ok(self.extended(b"", Expect::ParseUnnamed, ways));
+            return Ok(self.extended(b"", Expect::ParseUnnamed(self.statements.unnamed_count), ways));
         }
         if let Some(entry) = self.statements.get(name) {
             // The server refuses it after it has looked at the text.

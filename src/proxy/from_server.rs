@@ -11,6 +11,8 @@ use crate::wire::message::{self, Failure};
 
 /// Longest message of a server that is held until it is whole.
 const MAX_HELD: usize = 64 * 1024;
+/// Most parameters that a server may report; PostgreSQL has about fifteen.
+const MAX_PARAMETERS: usize = 500;
 
 /// What happens to one frame of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Conversation {
         let copy = |run: usize, at: usize, to_client: &mut Vec<u8>| {
             to_client.extend_from_slice(bytes.get(run..at).unwrap_or_default());
         };
-        loop {
+        let failure = loop {
             let rest = bytes.get(at..).unwrap_or_default();
             // Never inside a frame, and before anything that the server says next, whatever came of its last words.
             if self.expects.local_is_due() && self.answering.left == 0 {
@@ -64,29 +66,33 @@ impl Conversation {
                 self.answering.left -= count;
                 at += count;
                 if self.answering.left > 0 {
-                    break;
+                    break None;
                 }
                 continue;
             }
-            let Some(header) = frame::header(rest, MAX_BODY).map_err(|error| unexpected(&error.to_string()))? else {
-                break;
+            let probing = matches!(self.expects.head(), Some(Expect::Probe(_)));
+            let (header, body) = match next_frame(rest, probing) {
+                Ok(Some(found)) => found,
+                Ok(None) => break None,
+                Err(failure) => break Some(failure),
             };
-            let asked = header.tag == b'D' && matches!(self.expects.head(), Some(Expect::Probe(_)));
-            let Some(body) = held_body(header, rest, asked)? else { break };
             // Words of our own may come with these, and go behind what was passed on so far.
             if matches!(header.tag, b'Z' | b'E' | b'A') {
                 copy(run, at, to_client);
                 run = at;
             }
-            let fate = self.server_frame(header, body, state, to_client)?;
-            self.answering = Passing { left: header.total(), dropped: fate == Fate::Drop };
-            if fate == Fate::Forward && header.total() <= rest.len() {
-                self.answering.left = 0;
-                at += header.total();
+            match self.server_frame(header, body, state, to_client) {
+                // The usual case, in short.
+                Ok(Fate::Forward) if header.total() <= rest.len() => at += header.total(),
+                Ok(fate) => self.answering = Passing { left: header.total(), dropped: fate == Fate::Drop },
+                Err(failure) => break Some(failure),
             }
-        }
+        };
+        // Also before a failure: what the client is told next must not stand in the middle of a frame.
         copy(run, at, to_client);
-        Ok(at)
+        // Whatever it still owes, nobody may have this connection after a server broke the protocol.
+        self.suspect |= failure.is_some();
+        failure.map_or(Ok(at), Err)
     }
 
     fn server_frame(
@@ -150,6 +156,7 @@ impl Conversation {
 
     /// An answer that must belong to the head.
     fn answer(&mut self, tag: u8, body: &[u8], state: &mut ServerState) -> Result<Fate, Failure> {
+        self.answered |= matches!(tag, b'C' | b'I' | b'V');
         let Some(head) = self.expects.head() else { return Err(unexpected("an answer to nothing")) };
         match (tag, head) {
             (_, own) if own.is_own() => return Ok(Fate::Drop),
@@ -175,7 +182,7 @@ impl Conversation {
                 self.unsynced |= dropped > 0 && !self.expects.has_sync();
                 return Ok(Fate::Forward);
             }
-            (b'1', Expect::ParseUnnamed | Expect::ParseNamed(_))
+            (b'1', Expect::ParseUnnamed(_) | Expect::ParseNamed(_))
             | (b'2', Expect::Bind)
             | (b'3', Expect::Close)
             | (b'C' | b's' | b'I', Expect::Execute)
@@ -206,7 +213,16 @@ impl Conversation {
     fn ready(&mut self, body: &[u8], state: &mut ServerState, to_client: &mut Vec<u8>) -> Result<(), Failure> {
         let [status @ (b'I' | b'T' | b'E')] = *body else { return Err(unexpected("a malformed ReadyForQuery")) };
         let failed = std::mem::take(&mut self.failed);
-        match self.expects.pop() {
+        let answered = std::mem::take(&mut self.answered) || failed;
+        let ready = self.expects.pop();
+        let owes = ready
+            .as_ref()
+            .is_some_and(|ready| ready.is_own() || matches!(ready, Expect::Query(_) | Expect::NamedQuery(_)));
+        if owes && !answered {
+            // What it owes would come later, and be taken for the answer to something else.
+            return Err(unexpected("ReadyForQuery before an answer"));
+        }
+        match ready {
             Some(Expect::Injected) => {
                 self.tell_parameters(state, to_client);
                 return Ok(());
@@ -292,7 +308,9 @@ impl Conversation {
             self.expects.pop();
             self.tally.finished(self.expects.taken, true);
         }
-        while let Some(skipped) = self.expects.pop_skipped() {
+        // The newest first: a name may have changed twice.
+        let skipped: Vec<Expect> = std::iter::from_fn(|| self.expects.pop_skipped()).collect();
+        for skipped in skipped.into_iter().rev() {
             self.undo(skipped, state);
         }
         self.skipping = self.expects.is_empty();
@@ -307,9 +325,19 @@ impl Conversation {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let mut values = (*state.reported).clone();
         report(&mut values, text(name), text(value));
+        if values.len() > MAX_PARAMETERS {
+            return Err(unexpected("too many parameters"));
+        }
         state.reported = self.interned.reported.intern(values);
         Ok(())
     }
+}
+
+/// The next frame of a server, as far as it must be there to be understood.
+fn next_frame(rest: &[u8], probing: bool) -> Result<Option<(Header, &[u8])>, Failure> {
+    let header = frame::header(rest, MAX_BODY).map_err(|error| unexpected(&error.to_string()))?;
+    let Some(header) = header else { return Ok(None) };
+    Ok(held_body(header, rest, probing && header.tag == b'D')?.map(|body| (header, body)))
 }
 
 /// The body of a frame that must be whole to be understood, `Some(&[])` for one that is passed on by its header alone.

@@ -139,11 +139,19 @@ impl Functions {
 pub struct FunctionWatch {
     current: ArcSwap<Functions>,
     read: Mutex<Option<Instant>>,
+    /// Readings that were begun, and the number of the newest that has been heeded.
+    begun: AtomicU64,
+    newest: Mutex<u64>,
 }
 
 impl Default for FunctionWatch {
     fn default() -> Self {
-        Self { current: ArcSwap::from_pointee(Functions::default()), read: Mutex::new(None) }
+        Self {
+            current: ArcSwap::from_pointee(Functions::default()),
+            read: Mutex::new(None),
+            begun: AtomicU64::new(0),
+            newest: Mutex::new(0),
+        }
     }
 }
 
@@ -170,10 +178,16 @@ impl FunctionWatch {
 
     /// Reads them over a connection at hand; false when that failed.
     pub async fn read_over(&self, pool: &Pool, conn: &mut ServerConn) -> bool {
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         match look(pool, conn).await {
             Ok(functions) => {
-                if !functions.says_the_same(&self.current.load()) {
-                    self.current.store(Arc::new(functions));
+                let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+                // A slow one that began before a definition must not take back what a later one has found.
+                if number > *newest {
+                    *newest = number;
+                    if !functions.says_the_same(&self.current.load()) {
+                        self.current.store(Arc::new(functions));
+                    }
                 }
                 true
             }

@@ -34,7 +34,7 @@ pub mod crew;
 pub mod database;
 pub mod definitions;
 pub mod expect;
-mod from_client;
+pub mod from_client;
 mod from_server;
 pub mod functions;
 pub mod gate;

@@ -481,6 +481,11 @@ impl Session {
         self.talk.tally.settle(&self.access.database.meter, self.access.home, 0);
         if let End::Failed(failure) = &end {
             self.access.database.meter.error("pgweir", failure.code.as_bytes());
+        }
+        // In the middle of a frame our words would be taken for its rest: the end of the connection says enough.
+        if let End::Failed(failure) = &end
+            && !self.talk.is_inside_a_frame()
+        {
             let mut out = Vec::new();
             failure.write(&mut out);
             let mut cx = Context::from_waker(std::task::Waker::noop());

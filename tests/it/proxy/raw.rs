@@ -76,10 +76,15 @@ pub fn field(body: &[u8], tag: u8) -> String {
 
 impl Raw {
     pub fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::connect_to(port).unwrap()
+    }
+
+    /// `None` when nobody listens there.
+    pub fn connect_to(port: u16) -> Option<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, key: (0, Vec::new()) }
+        Some(Self { stream, key: (0, Vec::new()) })
     }
 
     /// Logs in or panics with what the proxy said.
@@ -96,31 +101,41 @@ impl Raw {
         database: &str,
         more: &[(&str, &str)],
     ) -> Result<Self, Vec<u8>> {
-        let mut raw = Self::connect(port);
-        raw.send(&startup(user, database, more));
+        Self::connect(port).log_in(user, password, database, more)
+    }
+
+    /// Logs in over a fresh connection; the error is an ErrorResponse's body, empty when it just ended.
+    pub fn log_in(self, user: &str, password: &str, database: &str, more: &[(&str, &str)]) -> Result<Self, Vec<u8>> {
+        let mut raw = self;
+        let _ = raw.stream.write_all(&startup(user, database, more));
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
-            let (tag, body) = raw.read();
-            match (tag, body.get(..4)) {
+            let (tag, body) = raw.try_read().ok_or_else(Vec::new)?;
+            let answer = match (tag, body.get(..4)) {
                 (b'E', _) => return Err(body),
                 (b'Z', _) => return Ok(raw),
                 (b'K', _) => {
                     let pid = u32::from_be_bytes(body[..4].try_into().unwrap());
                     raw.key = (pid, body[4..].to_vec());
+                    continue;
                 }
                 (b'R', Some([0, 0, 0, 10])) => {
                     let mut first = b"SCRAM-SHA-256\0".to_vec();
                     first.extend((scram.message().len() as u32).to_be_bytes());
                     first.extend(scram.message());
-                    raw.send(&frame(b'p', &first));
+                    first
                 }
                 (b'R', Some([0, 0, 0, 11])) => {
                     scram.update(&body[4..]).unwrap();
-                    raw.send(&frame(b'p', scram.message()));
+                    scram.message().to_vec()
                 }
-                (b'R', Some([0, 0, 0, 12])) => scram.finish(&body[4..]).unwrap(),
-                _ => {}
-            }
+                (b'R', Some([0, 0, 0, 12])) => {
+                    scram.finish(&body[4..]).unwrap();
+                    continue;
+                }
+                _ => continue,
+            };
+            let _ = raw.stream.write_all(&frame(b'p', &answer));
         }
     }
 
@@ -144,7 +159,10 @@ impl Raw {
     pub fn until_ready(&mut self, count: usize) -> Vec<Frame> {
         let (mut frames, mut ready) = (Vec::new(), 0);
         while ready < count {
-            let frame = self.read();
+            let Some(frame) = self.try_read() else {
+                let why = frames.last().map(|frame: &Frame| field(&frame.1, b'M'));
+                panic!("the connection ended after {}: {why:?}", shown(&frames));
+            };
             ready += usize::from(frame.0 == b'Z');
             frames.push(frame);
         }
