@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::output;
+use super::{output, pgbouncer};
 use crate::config::{self, Config, Database};
 use crate::error::{Error, Result};
 
 const AFTER_HELP: &str = "\
 Examples:
   pgweir check -c pgweir.yaml
+  pgweir check --from-pgbouncer /etc/pgbouncer/pgbouncer.ini > pgweir.yaml
   pgweir check --print-settings > docs/configuration.md";
 
 /// Check a configuration: line, column, what is wrong, what to write instead
@@ -20,18 +21,30 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", required_unless_present = "print_settings")]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["print_settings", "from_pgbouncer"])]
     config: Option<PathBuf>,
 
     /// Print the documentation of all settings as Markdown
     #[arg(long, conflicts_with = "config")]
     print_settings: bool,
+
+    /// Print the configuration that does what this pgbouncer.ini does; what cannot be carried over goes to standard error
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "print_settings"])]
+    from_pgbouncer: Option<PathBuf>,
 }
 
 /// Checks the file, or prints what may stand in it.
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.print_settings {
         output::print(&config::markdown())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(path) = args.from_pgbouncer {
+        let converted = pgbouncer::convert(&path)?;
+        output::print(&converted.yaml)?;
+        for note in &converted.notes {
+            output::print_note(note);
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let path = args.config.ok_or_else(|| Error::usage("no configuration is given").hint("add -c pgweir.yaml"))?;

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod explain;
 pub mod lint;
 pub mod output;
+pub mod pgbouncer;
 pub mod proxy;
 pub mod rules;
 

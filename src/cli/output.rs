@@ -39,6 +39,12 @@ pub fn print_error(error: &Error) {
     let _ = io::stderr().lock().write_all(render_error(error, colour_on(&io::stderr())).as_bytes());
 }
 
+/// Writes a note to standard error.
+pub fn print_note(note: &str) {
+    // As with errors, nobody is left to tell.
+    let _ = io::stderr().lock().write_all(format!("note: {note}\n").as_bytes());
+}
+
 /// Whether to colour what goes to `stream`: a terminal, and `NO_COLOR` unset or empty
 /// (<https://no-color.org>), and `TERM` not `dumb`.
 pub fn colour_on(stream: &impl IsTerminal) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct Database {
     pub sharded: Option<Arc<Shared>>,
     /// What passes through it.
     pub meter: Arc<Meter>,
+    /// Nobody is served before RESUME (PAUSE, KILL).
+    pub paused: AtomicBool,
     /// New clients are turned away (DISABLE).
     pub disabled: AtomicBool,
     /// The same database in a later configuration.
@@ -82,6 +84,7 @@ impl Database {
             interned,
             workers,
             meter: Arc::new(Meter::new(name, workers, templates)),
+            paused: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             successor: OnceLock::new(),
             sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
@@ -133,8 +136,23 @@ impl Database {
             return Ok(pool.clone());
         }
         let pool = Pool::new(self.target(url, role, secret)?, self.options(), self.interned.clone());
+        if self.paused.load(Ordering::SeqCst) {
+            pool.pause();
+        }
         pools.insert((server, role.clone()), pool.clone());
         Ok(pool)
+    }
+
+    /// Holds back whoever needs a server connection, and closes each one when it is free.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::SeqCst);
+        self.pools().iter().for_each(|pool| pool.pause());
+    }
+
+    /// Serves clients again.
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::SeqCst);
+        self.pools().iter().for_each(|pool| pool.resume());
     }
 
     /// All pools there are, each with the number of its server.

@@ -214,6 +214,7 @@ impl Database {
             Self::new(&self.name, config, settings, self.interned.clone(), self.meter.templates.clone(), self.workers)?;
         next.meter = self.meter.clone();
         next.disabled = AtomicBool::new(self.disabled.load(Ordering::Relaxed));
+        next.paused = AtomicBool::new(self.paused.load(Ordering::SeqCst));
         next.functions.begin_with(&self.functions);
         if self.sharded.is_some() && same_topology(&self.config, settings) {
             next.sharded = self.sharded.clone();

@@ -8,6 +8,7 @@ mod demo;
 mod docker;
 mod explain;
 mod findings;
+mod from_pgbouncer;
 mod hardening;
 mod lint;
 mod placement;

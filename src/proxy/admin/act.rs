@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::proxy::admin::command::Command;
+use crate::error::Error;
+use crate::proxy::admin::command::{Command, Shutdown};
 use crate::proxy::admin::talk::Answer;
+use crate::proxy::clients::Client;
 use crate::proxy::database::Database;
 use crate::proxy::login::House;
 use crate::wire::message::Failure;
@@ -24,6 +26,27 @@ pub async fn act(house: &Arc<House>, command: Command) -> Result<Answer, Failure
             let client = client.ok_or_else(|| Failure::error("22023", format!("there is no client {id}")))?;
             client.kill();
             Ok(Answer::Tag("KILL_CLIENT"))
+        }
+        Command::Pause(name) => {
+            let chosen = databases(house, name.as_deref())?;
+            chosen.iter().for_each(|database| database.pause());
+            // Whoever has a connection finishes with it first.
+            while !chosen.iter().all(|database| database.pools().iter().all(|pool| pool.is_drained())) {
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(Answer::Tag("PAUSE"))
+        }
+        Command::Resume(name) => {
+            databases(house, name.as_deref())?.iter().for_each(|database| database.resume());
+            Ok(Answer::Tag("RESUME"))
+        }
+        Command::Kill(name) => {
+            let chosen = databases(house, name.as_deref())?;
+            // Nobody who comes meanwhile is served before RESUME.
+            chosen.iter().for_each(|database| database.pause());
+            let hit = |client: &Client| chosen.iter().any(|database| *database.name == *client.about.database);
+            house.clients.all().iter().filter(|client| hit(client)).for_each(|client| client.kill());
+            Ok(Answer::Tag("KILL"))
         }
         Command::Disable(name) => {
             database(house, &name)?.disabled.store(true, Ordering::Relaxed);
@@ -55,7 +78,24 @@ pub async fn act(house: &Arc<House>, command: Command) -> Result<Answer, Failure
             Err(Failure::error("0A000", "SUSPEND is not available: a new process takes the sockets over")
                 .hint("PAUSE holds new transactions back"))
         }
-        other => Err(Failure::error("0A000", format!("{other:?} is not available"))),
+        Command::Reload => {
+            let refused = |error: Error| {
+                Failure::error("F0000", format!("the configuration stays as it was: {}", error.what))
+                    .detail(error.to_string())
+                    .hint("`pgweir check` says what is wrong with the file")
+            };
+            house.reload().await.map(|_| Answer::Tag("RELOAD")).map_err(refused)
+        }
+        Command::Shutdown(Shutdown::WaitForClients) => {
+            let failure = Failure::error("0A000", "SHUTDOWN WAIT_FOR_CLIENTS is not available");
+            Err(failure.hint("SHUTDOWN WAIT_FOR_SERVERS lets transactions finish, and no client begins another"))
+        }
+        Command::Shutdown(how) => {
+            house.shut_down(how == Shutdown::Now);
+            Ok(Answer::Tag("SHUTDOWN"))
+        }
+        // The session answers these itself.
+        Command::Show(_) | Command::Block(..) | Command::ClientSetting => Ok(Answer::Tag("")),
     }
 }
 

@@ -92,7 +92,29 @@ impl Console {
                 .hint("users named in `stats_users` may use SHOW; add this one to `admin_users` for more"));
         }
         tracing::info!(user = &*self.guest.guard.client.about.user, ?command, "console");
-        act::act(&self.house.current(), command).await
+        let house = self.house.current();
+        let mut act = std::pin::pin!(act::act(&house, command));
+        let Guest { dialogue, guard, .. } = &mut self.guest;
+        let left = Failure::fatal("57P01", "terminated by the administrator");
+        poll_fn(|cx| {
+            guard.client.wake_by(cx.waker());
+            if let Poll::Ready(answer) = act.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            // What comes meanwhile is read later; that nothing can come any more is noticed now.
+            let mut gone = guard.client.activity.is_killed();
+            while !gone && dialogue.pending.len() < MAX_MESSAGE {
+                match dialogue.poll_fill(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(read) => gone = read.is_err(),
+                }
+            }
+            if gone {
+                return Poll::Ready(Err(left.clone()));
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     async fn send(&mut self) -> io::Result<()> {

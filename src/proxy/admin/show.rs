@@ -333,7 +333,7 @@ fn databases(house: &House) -> Table {
                 open.into(),
                 Value::Number(0),
                 count.into(),
-                Value::Number(0),
+                database.paused.load(Ordering::Relaxed).into(),
                 database.disabled.load(Ordering::Relaxed).into(),
                 server.into(),
             ]);
@@ -455,7 +455,9 @@ fn state(house: &House) -> Table {
     let mut table = Table::new(&["key", "value"]);
     let stopping = house.clients.is_stopping();
     let word = |is: bool| Value::from(if is { "yes" } else { "no" });
-    for (name, is) in [("active", !stopping), ("paused", false), ("suspended", false), ("stopping", stopping)] {
+    let paused = house.databases.values().all(|database| database.paused.load(Ordering::Relaxed));
+    let active = !stopping && !paused;
+    for (name, is) in [("active", active), ("paused", paused), ("suspended", false), ("stopping", stopping)] {
         table.row([name.into(), word(is)]);
     }
     table

@@ -5,7 +5,7 @@ use std::process::Command;
 use pgweir::db::local::{Auth, Cluster, Options};
 
 use super::raw::{Raw, bind, execute, field, frame, parse, query, statement, sync};
-use crate::support::Proxy;
+use crate::support::{Proxy, ends};
 
 struct Stage {
     proxy: Proxy,
@@ -56,6 +56,13 @@ impl Shown {
         let row = self.0[1..].iter().find(|row| row.iter().any(|value| value == key));
         row.unwrap_or_else(|| panic!("no {key} in {:?}", self.0))[at].clone()
     }
+}
+
+/// Whether nothing is answered to a startup packet for a while.
+fn silent(mut stream: std::net::TcpStream, packet: &[u8]) -> bool {
+    use std::io::{Read, Write};
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    stream.write_all(packet).is_err() || !stream.read(&mut [0; 1]).is_ok_and(|count| count > 0)
 }
 
 fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
@@ -277,4 +284,83 @@ fn what_passes_is_counted() {
     assert_eq!(templates.get("SELECT ? / ?", "errors"), "1");
     // Bind failed for the second one, so that it was never executed.
     assert_eq!(templates.get("SELECT ?::int", "calls"), "1");
+}
+
+#[test]
+fn pause_lets_transactions_end_and_holds_back_new_ones() {
+    let stage = Stage::new("");
+    let (mut busy, mut idle, mut admin) = (stage.client(), stage.client(), stage.admin());
+    busy.query("begin");
+    let pid = busy.value("select pg_backend_pid()");
+    admin.send(&query("pause app"));
+    let mut watcher = Raw::login(stage.proxy.port(), "watcher", "w-secret", "pgweir", &[]);
+    wait_until("the database is paused", || watcher.query("show databases").contains(",1,0,primary"));
+    idle.send(&query("select 5"));
+    // The transaction goes on to its end; only then is PAUSE done.
+    assert_eq!(busy.value("select pg_backend_pid()"), pid);
+    assert_eq!(busy.query("commit"), "C:COMMIT Z:I");
+    assert_eq!(super::raw::shown(&admin.until_ready(1)), "C:PAUSE Z:I");
+    let text = watcher.query("show pools");
+    assert!(text.contains(",1,0,0,0,0,0,0,0,0,0,"), "one waits, no server connection is open: {text}");
+    assert!(watcher.query("show state").contains("D:paused,yes"));
+    assert_eq!(admin.query("resume app"), "C:RESUME Z:I");
+    assert_eq!(super::raw::shown(&idle.until_ready(1)), "T D:5 C:SELECT_1 Z:I");
+    assert_ne!(busy.value("select pg_backend_pid()"), pid);
+}
+
+#[test]
+fn kill_drops_everybody_until_resume() {
+    let stage = Stage::new("");
+    let (mut one, mut two, mut admin) = (stage.client(), stage.client(), stage.admin());
+    one.query("begin");
+    two.send(&query("select pg_sleep(60)"));
+    assert_eq!(admin.query("kill app"), "C:KILL Z:I");
+    for client in [&mut one, &mut two] {
+        let (_, body) = std::iter::from_fn(|| client.try_read()).find(|(tag, _)| *tag == b'E').unwrap();
+        assert_eq!(field(&body, b'C'), "57P01");
+    }
+    assert!(admin.query("show clients").contains("pgweir"));
+    assert_eq!(admin.query("resume"), "C:RESUME Z:I");
+    assert_eq!(stage.client().value("select 1"), "1");
+}
+
+#[test]
+fn the_configuration_is_read_again_and_the_process_ended() {
+    let mut stage = Stage::new("");
+    let (mut client, mut admin) = (stage.client(), stage.admin());
+    let path = stage.proxy.config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("size: 4", "size: nonsense")).unwrap();
+    assert_eq!(admin.query("reload"), "E:F0000 Z:I");
+    assert!(admin.query("show databases").contains(",4,"));
+    std::fs::write(&path, text.replace("size: 4", "size: 7")).unwrap();
+    assert_eq!(admin.query("reload"), "C:RELOAD Z:I");
+    assert!(admin.query("show databases").contains(",7,"));
+    assert_eq!(client.value("select 1"), "1");
+    client.query("begin");
+    assert_eq!(admin.query("shutdown wait_for_clients"), "E:0A000 Z:I");
+    admin.send(&query("shutdown wait_for_servers"));
+    // The transaction under way ends as it would have.
+    wait_until("nobody comes in", || {
+        std::net::TcpStream::connect(("127.0.0.1", stage.proxy.port())).map_or(true, |stream| {
+            // Where the socket still takes connections, nobody answers.
+            let packet = super::raw::startup("app", "app", &[]);
+            silent(stream, &packet)
+        })
+    });
+    assert_eq!(client.query("commit"), "C:COMMIT Z:I");
+    assert!(ends(stage.proxy.child(), std::time::Duration::from_secs(20)));
+}
+
+#[test]
+fn whoever_leaves_the_console_does_not_wait_on() {
+    let stage = Stage::new("");
+    let mut busy = stage.client();
+    busy.query("begin");
+    let mut admin = stage.admin();
+    admin.send(&query("pause"));
+    let mut watcher = Raw::login(stage.proxy.port(), "watcher", "w-secret", "pgweir", &[]);
+    wait_until("it is paused", || watcher.query("show databases").contains(",1,0,primary"));
+    drop(admin);
+    wait_until("the console's session ends", || !watcher.query("show clients").contains("admin"));
 }
