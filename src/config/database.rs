@@ -19,6 +19,8 @@ settings! {
         shards: Vec<Shard> = absent,
         /// Where users are looked up who are not in the file.
         auth_query: Option<AuthQuery> = absent,
+        /// Clients of this database connected at once; the next one is refused with SQLSTATE 53300.
+        max_clients: Option<u32> = absent,
         /// Connections to each server.
         pool: Pool = "{}",
         /// How tables lie on the shards.

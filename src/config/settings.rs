@@ -55,6 +55,8 @@ settings! {
         /// What the user must know. Copy the verifier from `pg_authid.rolpassword` and the proxy never
         /// learns the password itself.
         password: Secret = required,
+        /// Clients of this user connected at once; the next one is refused with SQLSTATE 53300.
+        max_clients: Option<u32> = absent,
     }
 }
 
@@ -133,9 +135,16 @@ settings! {
         max_message: ByteSize = "256MB",
         /// Time that clients have to finish their transactions when the proxy is asked to stop.
         shutdown_timeout: Duration = "30s",
-    }
-    planned {
-        "idle_in_transaction_timeout": "remove it; set idle_in_transaction_session_timeout on the server",
+        /// Time that a client may do nothing in a transaction. Then the transaction is rolled back and the client's connection
+        /// closed with SQLSTATE 25P03. This and the following times are kept to half a second.
+        idle_in_transaction_timeout: Duration = "0",
+        /// Time that a statement may take on the server, COPY included. Then it is cancelled, and the client told with
+        /// SQLSTATE 57014; a transaction around it has failed.
+        query_timeout: Duration = "0",
+        /// Time that a transaction may take. Then it is rolled back and the client's connection closed with SQLSTATE 25P04.
+        transaction_timeout: Duration = "0",
+        /// Time that a client may do nothing outside a transaction. Then its connection is closed with SQLSTATE 57P05.
+        client_idle_timeout: Duration = "0",
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Activity {
     request: AtomicU64,
     waiting: AtomicU64,
     killed: AtomicBool,
+    cancelled: AtomicBool,
 }
 
 impl Activity {
@@ -53,6 +54,16 @@ impl Activity {
     pub fn wait(&self) -> Option<Duration> {
         let since = self.waiting.load(Ordering::Relaxed);
         (since > 0).then(|| Duration::from_micros(clock().saturating_sub(since)))
+    }
+
+    /// Notes that the proxy has cancelled its statement, or that it is at the next one.
+    pub fn cancelled(&self, cancelled: bool) {
+        self.cancelled.store(cancelled, Ordering::Relaxed);
+    }
+
+    /// Whether the proxy has cancelled its statement.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Orders it to leave.

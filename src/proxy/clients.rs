@@ -7,10 +7,13 @@ use std::task::Waker;
 
 use ring::rand::SecureRandom;
 
+use crate::config::Limits;
 use crate::net::scram::equal;
 use crate::pool::server::CancelTarget;
 use crate::proxy::about::{About, Activity};
 use crate::proxy::pins::{Pins, Reason};
+use crate::proxy::pulse::Pulse;
+use crate::wire::message::Failure;
 
 /// One connected client, as others see it.
 #[derive(Debug)]
@@ -27,14 +30,81 @@ pub struct Client {
     pub activity: Activity,
     /// Why it keeps its server connection, as [`Pins`]' bits.
     pins: AtomicU8,
-    serving: Mutex<Option<Arc<CancelTarget>>>,
+    /// How long it has been doing it.
+    pub pulse: Pulse,
+    serving: Mutex<Serving>,
     waker: Mutex<Option<Waker>>,
+}
+
+/// The server connections that work for a client: several of them only where there are shards.
+#[derive(Debug, Default)]
+struct Serving {
+    first: Option<Arc<CancelTarget>>,
+    more: Vec<Arc<CancelTarget>>,
+}
+
+/// How many clients of one user and of one database there may be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quota {
+    /// Of the user.
+    pub user: Option<u32>,
+    /// Of the database.
+    pub database: Option<u32>,
+}
+
+/// Clients that are logged in, and how many there are of whom.
+#[derive(Debug, Default)]
+struct Register {
+    by_pid: HashMap<u32, Arc<Client>>,
+    users: HashMap<Box<str>, u32>,
+    databases: HashMap<Box<str>, u32>,
+}
+
+impl Register {
+    /// Why one more may not come in.
+    fn refusal(&self, about: &About, quota: Quota) -> Option<Failure> {
+        let full = |counts: &HashMap<Box<str>, u32>, name: &str, most: Option<u32>| {
+            most.is_some_and(|most| counts.get(name).copied().unwrap_or_default() >= most)
+        };
+        let refuse = |kind: &str, name: &str, setting: String| {
+            let what = format!("too many clients of {kind} \"{name}\"");
+            Failure::fatal("53300", what).hint(format!("raise {setting}"))
+        };
+        let (user, database) = (&*about.user, &*about.database);
+        if full(&self.users, user, quota.user) {
+            return Some(refuse("user", user, format!("users.{user}.max_clients")));
+        }
+        full(&self.databases, database, quota.database)
+            .then(|| refuse("database", database, format!("databases.{database}.max_clients")))
+    }
+
+    fn enter(&mut self, client: &Arc<Client>) {
+        *self.users.entry(client.about.user.clone()).or_default() += 1;
+        *self.databases.entry(client.about.database.clone()).or_default() += 1;
+        self.by_pid.insert(client.pid, client.clone());
+    }
+
+    fn leave(&mut self, client: &Client) {
+        if self.by_pid.remove(&client.pid).is_none() {
+            return;
+        }
+        let one_less = |counts: &mut HashMap<Box<str>, u32>, name: &str| {
+            if let Some(count) = counts.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(name);
+                }
+            }
+        };
+        one_less(&mut self.users, &client.about.user);
+        one_less(&mut self.databases, &client.about.database);
+    }
 }
 
 /// The clients of this process.
 #[derive(Debug, Default)]
 pub struct Clients {
-    by_pid: Mutex<HashMap<u32, Arc<Client>>>,
+    register: Mutex<Register>,
     next: AtomicU64,
     connected: AtomicUsize,
     stopping: AtomicBool,
@@ -50,12 +120,41 @@ impl Client {
         if let Some(target) = &target {
             target.lend_to(self.pid);
         }
-        *lock(&self.serving) = target;
+        let mut serving = lock(&self.serving);
+        serving.first = target;
+        serving.more.clear();
     }
 
-    /// The server connection that works for it.
+    /// Notes another server connection that works for this client.
+    pub fn serve_too(&self, target: Arc<CancelTarget>) {
+        target.lend_to(self.pid);
+        let mut serving = lock(&self.serving);
+        if serving.first.is_none() {
+            serving.first = Some(target);
+        } else {
+            serving.more.push(target);
+        }
+    }
+
+    /// The server connection that works for it; the first one, where there are several.
     pub fn served_by(&self) -> Option<Arc<CancelTarget>> {
-        lock(&self.serving).clone()
+        lock(&self.serving).first.clone()
+    }
+
+    /// The server connections that work for it, announced to each: none works for anybody else before it was
+    /// [delivered](CancelTarget::deliver).
+    pub fn announced(&self) -> Vec<Arc<CancelTarget>> {
+        let serving = lock(&self.serving);
+        let all: Vec<_> = serving.first.iter().chain(&serving.more).cloned().collect();
+        all.iter().for_each(|target| target.announce());
+        all
+    }
+
+    /// Wakes its task, to look for orders.
+    pub fn wake(&self) {
+        if let Some(waker) = &*lock(&self.waker) {
+            waker.wake_by_ref();
+        }
     }
 
     /// What it is doing: `idle`, `active` (a server connection works for it) or `waiting` for one.
@@ -70,9 +169,7 @@ impl Client {
     /// Ends its session: it notices when its task runs next, which is now.
     pub fn kill(&self) {
         self.activity.kill();
-        if let Some(waker) = &*lock(&self.waker) {
-            waker.wake_by_ref();
-        }
+        self.wake();
     }
 
     /// Notes why it keeps its server connection.
@@ -100,39 +197,52 @@ impl Clients {
     }
 
     /// Registers an authenticated client under a random process id and secret.
-    pub fn register(&self, about: About) -> Option<Arc<Client>> {
+    ///
+    /// # Errors
+    /// There are too many of its user or database already.
+    pub fn register(&self, about: About, quota: Quota) -> Result<Arc<Client>, Failure> {
         let random = ring::rand::SystemRandom::new();
-        let mut by_pid = lock(&self.by_pid);
+        let dry = |_| Failure::fatal("XX000", "the system gives no random numbers");
+        let mut register = lock(&self.register);
+        if let Some(failure) = register.refusal(&about, quota) {
+            return Err(failure);
+        }
         loop {
             let (mut pid, mut secret) = ([0u8; 4], [0u8; 4]);
-            random.fill(&mut pid).ok()?;
-            random.fill(&mut secret).ok()?;
+            random.fill(&mut pid).map_err(dry)?;
+            random.fill(&mut secret).map_err(dry)?;
             // Positive, as process ids are.
             let pid = (u32::from_be_bytes(pid) & 0x7fff_ffff).max(1);
-            if by_pid.contains_key(&pid) {
+            if register.by_pid.contains_key(&pid) {
                 continue;
             }
-            let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-            let (serving, waker) = (Mutex::default(), Mutex::default());
             let client = Client {
-                id,
+                id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
                 pid,
                 secret,
                 about,
                 activity: Activity::default(),
                 pins: AtomicU8::new(0),
-                serving,
-                waker,
+                pulse: Pulse::default(),
+                serving: Mutex::default(),
+                waker: Mutex::default(),
             };
             let client = Arc::new(client);
-            by_pid.insert(pid, client.clone());
-            return Some(client);
+            register.enter(&client);
+            return Ok(client);
         }
+    }
+
+    /// Wakes those who have reached a limit. Call it a few times a second on one worker.
+    pub fn check(&self, now: u64, limits: &Limits) {
+        let register = lock(&self.register);
+        let over = register.by_pid.values().filter(|client| client.pulse.check(now, limits));
+        over.for_each(|client| client.wake());
     }
 
     /// All that are logged in, by their number.
     pub fn all(&self) -> Vec<Arc<Client>> {
-        let mut all: Vec<_> = lock(&self.by_pid).values().cloned().collect();
+        let mut all: Vec<_> = lock(&self.register).by_pid.values().cloned().collect();
         all.sort_by_key(|client| client.id);
         all
     }
@@ -140,26 +250,19 @@ impl Clients {
     /// Forgets a client.
     pub fn unregister(&self, client: &Client) {
         client.serve(None);
-        lock(&self.by_pid).remove(&client.pid);
+        lock(&self.register).leave(client);
     }
 
-    /// The server connection that works for the holder of this key right now. It is announced to it, so
-    /// that it works for nobody else before the request was delivered.
-    pub fn cancel_target(&self, pid: u32, secret: &[u8]) -> Option<Arc<CancelTarget>> {
-        let client = lock(&self.by_pid).get(&pid).cloned()?;
-        if !equal(&client.secret, secret) {
-            return None;
-        }
-        let serving = lock(&client.serving);
-        let target = serving.clone()?;
-        target.announce();
-        Some(target)
+    /// The server connections that work for the holder of this key right now, announced to each.
+    pub fn cancel_targets(&self, pid: u32, secret: &[u8]) -> Vec<Arc<CancelTarget>> {
+        let client = lock(&self.register).by_pid.get(&pid).cloned();
+        client.filter(|client| equal(&client.secret, secret)).map(|client| client.announced()).unwrap_or_default()
     }
 
     /// The clients that keep their server connections, in the order in which they came.
     pub fn pinned(&self) -> Vec<Arc<Client>> {
-        let by_pid = lock(&self.by_pid);
-        let mut pinned: Vec<_> = by_pid.values().filter(|client| !client.pins().is_empty()).cloned().collect();
+        let register = lock(&self.register);
+        let mut pinned: Vec<_> = register.by_pid.values().filter(|client| !client.pins().is_empty()).cloned().collect();
         pinned.sort_by_key(|client| client.id);
         pinned
     }
@@ -173,10 +276,8 @@ impl Clients {
     /// Tells all clients that the proxy stops; the idle ones leave at once.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        for client in lock(&self.by_pid).values() {
-            if let Some(waker) = &*lock(&client.waker) {
-                waker.wake_by_ref();
-            }
+        for client in lock(&self.register).by_pid.values() {
+            client.wake();
         }
     }
 
@@ -188,6 +289,18 @@ impl Clients {
     /// Connections of clients, authenticated or not.
     pub fn count(&self) -> usize {
         self.connected.load(Ordering::Relaxed)
+    }
+}
+
+/// Delivers cancel requests that were announced.
+pub async fn deliver(targets: Vec<Arc<CancelTarget>>) {
+    // All at once: one server that is slow to answer must not make the others wait.
+    let deliveries: Vec<_> =
+        targets.into_iter().map(|target| tokio::spawn(async move { target.deliver().await })).collect();
+    for delivery in deliveries {
+        if let Ok(Err(error)) = delivery.await {
+            tracing::warn!(error = error.message, "a cancel request could not be delivered");
+        }
     }
 }
 

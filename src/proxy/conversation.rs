@@ -103,6 +103,10 @@ pub struct Conversation {
     pub(super) errored: bool,
     /// How many answers will come is not certain: close the connection once it is idle.
     pub(super) suspect: bool,
+    /// What is said in place of the server's word that a statement was cancelled: it was for this.
+    pub cancelled: Option<Box<Failure>>,
+    /// Answers so far: the server's ReadyForQuery messages.
+    pub rounds: u32,
     /// Bytes of a client's frame that go on to the server as they come, or are dropped.
     pub(super) passing: Passing,
     /// Bytes of a server's frame that go on to the client as they come, or are dropped.
@@ -160,6 +164,8 @@ impl Conversation {
             answered: false,
             errored: false,
             suspect: false,
+            cancelled: None,
+            rounds: 0,
             passing: Passing::default(),
             answering: Passing::default(),
         }

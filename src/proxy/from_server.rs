@@ -119,6 +119,8 @@ impl Conversation {
             }
             b'Z' => {
                 self.ready(body, state, to_client)?;
+                self.rounds = self.rounds.wrapping_add(1);
+                self.cancelled = None;
                 Ok(fate)
             }
             // A server that ends the connection says so to the client.
@@ -137,7 +139,12 @@ impl Conversation {
                     Some(Expect::Refusal(own)) => self.tally.error(false, own.code.as_bytes()),
                     _ => self.tally.error(true, error_fields(body).code),
                 }
-                Ok(self.error(body, state, to_client))
+                let fate = self.error(body, state, to_client);
+                if self.cancelled.is_some() && error_fields(body).code == b"57014" && matches!(fate, Fate::Forward) {
+                    self.cancelled.take().into_iter().for_each(|failure| failure.write(to_client));
+                    return Ok(Fate::Drop);
+                }
+                Ok(fate)
             }
             b'S' => {
                 self.parameter(body, state)?;

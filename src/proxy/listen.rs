@@ -9,9 +9,11 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::proxy::about;
 use crate::proxy::crew::{Arrival, Stopwatch};
 use crate::proxy::functions::REFRESH_EVERY;
 use crate::proxy::login::House;
+use crate::proxy::pulse;
 use crate::proxy::steward::{Place, Steward};
 
 /// How often waiters and idle connections are looked at.
@@ -113,6 +115,10 @@ async fn work(house: Arc<House>, home: usize) {
                 house.old_pools().iter().for_each(|pool| pool.tick(home));
                 if home == 0 {
                     house.sweep();
+                    let limits = &house.config.limits;
+                    if pulse::is_needed(limits) {
+                        house.clients.check(about::clock() / 1000, limits);
+                    }
                 }
                 for (database, pool) in house.pools() {
                     pool.tick(home);

@@ -19,7 +19,7 @@ use crate::pool::settings::{Reported, Settings, Value, normalize};
 use crate::pool::{Interned, Pool, Taken};
 use crate::proxy::about::About;
 use crate::proxy::admin;
-use crate::proxy::clients::{Client, Clients, Seat};
+use crate::proxy::clients::{Client, Clients, Quota, Seat, deliver};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
@@ -135,10 +135,13 @@ impl House {
         };
         match outcome {
             Ok(Admitted::Session(access, settings, greeting)) => {
-                self.welcome(dialogue, &startup, access, (settings, greeting), seat).await.map(Some)
+                self.welcome(dialogue, &startup, access, (settings, greeting), seat).await
             }
             Ok(Admitted::Console(rights)) => {
-                let guard = self.register(&dialogue, &startup)?;
+                let guard = match self.register(&dialogue, &startup, Quota::default()) {
+                    Ok(guard) => guard,
+                    Err(failure) => return tell(&mut dialogue, &failure).await.map(|()| None),
+                };
                 greet(&mut dialogue, &admin::greeting(), &guard).await?;
                 let guest = admin::Guest { dialogue, rights, guard, seat };
                 Ok(Some(Guest::Console(Box::new(admin::Console::new(self, guest)))))
@@ -252,8 +255,15 @@ impl House {
         access: Access,
         (settings, greeting): (Arc<Settings>, Arc<Reported>),
         seat: Seat,
-    ) -> io::Result<Guest> {
-        let guard = self.register(&dialogue, startup)?;
+    ) -> io::Result<Option<Guest>> {
+        let quota = Quota {
+            user: self.config.users.get(&startup.user).and_then(|user| user.max_clients),
+            database: access.database.config.max_clients,
+        };
+        let guard = match self.register(&dialogue, startup, quota) {
+            Ok(guard) => guard,
+            Err(failure) => return tell(&mut dialogue, &failure).await.map(|()| None),
+        };
         greet(&mut dialogue, &greeting, &guard).await?;
         tracing::debug!(user = startup.user, database = startup.database, client = guard.client.id, "connected");
         let limit = usize::try_from(self.config.limits.max_message.0).unwrap_or(usize::MAX);
@@ -271,13 +281,13 @@ impl House {
                 guard,
                 seat,
             };
-            return Ok(Guest::Sharded(Box::new(ShardedSession::new(visitor))));
+            return Ok(Some(Guest::Sharded(Box::new(ShardedSession::new(visitor)))));
         }
         let talk = Conversation::new(guard.client.id, settings, greeting, self.interned.clone(), limit);
-        Ok(Guest::Plain(Box::new(Session::new(dialogue, talk, access, guard, seat))))
+        Ok(Some(Guest::Plain(Box::new(Session::new(dialogue, talk, access, guard, seat)))))
     }
 
-    fn register(&self, dialogue: &Dialogue, startup: &Startup) -> io::Result<Registered> {
+    fn register(&self, dialogue: &Dialogue, startup: &Startup, quota: Quota) -> Result<Registered, Failure> {
         let application = startup.settings.iter().rfind(|(name, _)| name.eq_ignore_ascii_case("application_name"));
         let about = About {
             user: startup.user.as_str().into(),
@@ -287,16 +297,13 @@ impl House {
             tls: dialogue.stream.is_tls(),
             since: SystemTime::now(),
         };
-        let client = self.clients.register(about).ok_or(io::ErrorKind::Other)?;
+        let client = self.clients.register(about, quota)?;
         Ok(Registered { clients: self.clients.clone(), client })
     }
 
     async fn cancel(&self, pid: u32, secret: &[u8]) {
         // Whoever asks with a wrong key learns nothing from the answer: there is none.
-        let Some(target) = self.clients.cancel_target(pid, secret) else { return };
-        if let Err(error) = target.deliver().await {
-            tracing::warn!(error = error.message, "a cancel request could not be delivered");
-        }
+        deliver(self.clients.cancel_targets(pid, secret)).await;
     }
 }
 

@@ -48,6 +48,7 @@ pub mod meter;
 mod metrics;
 pub mod pins;
 pub mod probe;
+pub mod pulse;
 pub mod renew;
 pub mod session;
 pub mod sharded;

@@ -23,7 +23,7 @@ use crate::proxy::analyzer::Analyzer;
 use crate::proxy::backlog::Backlog;
 use crate::proxy::bulk::Bulk;
 use crate::proxy::care::Care;
-use crate::proxy::clients::Seat;
+use crate::proxy::clients::{Seat, deliver};
 use crate::proxy::conversation::{Conversation, Next};
 use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
@@ -33,6 +33,7 @@ use crate::proxy::login::Registered;
 use crate::proxy::meter::Counters;
 use crate::proxy::meter::timing::{Timing, now};
 use crate::proxy::pins::Pins;
+use crate::proxy::pulse::{Over, Phase};
 use crate::wire::message::Failure;
 
 mod settling;
@@ -218,8 +219,10 @@ impl Session {
                 if self.guard.client.activity.is_killed() {
                     return Err(End::Failed(Failure::fatal("57P01", "terminated by the administrator")));
                 }
+                self.heed_limits()?;
                 let resting = self.serving.is_none() && self.ticket.is_none() && self.stash.is_empty();
-                if resting && self.guard.clients().is_stopping() {
+                let between = resting || self.talk.is_idle() && self.ticket.is_none() && self.stash.is_empty();
+                if between && self.guard.clients().is_stopping() {
                     return Err(End::Failed(Failure::fatal("57P01", "the proxy is shutting down")));
                 }
                 // A server that waits for COPY data will never answer a client that said good-bye.
@@ -233,6 +236,29 @@ impl Session {
                 }
                 return Ok(());
             }
+        }
+    }
+
+    /// Notes what the client is doing, and ends or cancels what it has been doing for too long.
+    fn heed_limits(&mut self) -> Result<(), End> {
+        let phase = match &self.serving {
+            None if self.ticket.is_some() => Phase::Waiting,
+            None => Phase::Resting,
+            Some(_) if !self.talk.expects.is_empty() => Phase::Running,
+            Some(_) if self.talk.is_idle() => Phase::Resting,
+            Some(_) => Phase::Holding,
+        };
+        let pulse = &self.guard.client.pulse;
+        pulse.beat(phase, self.talk.rounds);
+        match pulse.order() {
+            None => Ok(()),
+            Some(Over::Query) if self.talk.cancelled.is_some() => Ok(()),
+            Some(Over::Query) => {
+                self.talk.cancelled = Some(Box::new(Over::Query.failure()));
+                tokio::spawn(deliver(self.guard.client.announced()));
+                Ok(())
+            }
+            Some(over) => Err(End::Failed(over.failure())),
         }
     }
 

@@ -104,7 +104,7 @@ impl ShardedSession {
             pool.discard(conn);
             return Err(failure.into());
         }
-        self.guard.client.serve(Some(conn.cancel.clone()));
+        self.guard.client.serve_too(conn.cancel.clone());
         Ok(Link::new(pool, conn))
     }
 

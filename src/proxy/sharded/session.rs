@@ -9,10 +9,11 @@ use crate::exec::transaction::{Policy, Status, Transaction};
 use crate::net::dialogue::Dialogue;
 use crate::net::prove::Secret;
 use crate::pool::settings::{Reported, Settings};
-use crate::proxy::clients::Seat;
+use crate::proxy::clients::{Seat, deliver};
 use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
 use crate::proxy::login::Registered;
+use crate::proxy::pulse::{Over, Phase};
 use crate::proxy::sharded::link::Link;
 use crate::proxy::sharded::names::Names;
 use crate::proxy::sharded::snapshot::Shared;
@@ -116,6 +117,8 @@ pub struct ShardedSession {
     pub(super) batch_bytes: usize,
     /// After an error in the extended protocol, until Sync.
     pub(super) skipping: bool,
+    /// Counts what the client does, for [`Phase`]s.
+    answered: u32,
     _seat: Seat,
 }
 
@@ -151,6 +154,7 @@ impl ShardedSession {
             batch: Vec::new(),
             batch_bytes: 0,
             skipping: false,
+            answered: 0,
             _seat: visitor.seat,
         }
     }
@@ -168,6 +172,16 @@ impl ShardedSession {
                 if client.activity.is_killed() {
                     let failure = Failure::fatal("57P01", "terminated by the administrator");
                     return Poll::Ready(Err(Trouble::Fatal(failure)));
+                }
+                match client.pulse.order() {
+                    None => {}
+                    Some(Over::Query) => {
+                        if !client.activity.is_cancelled() {
+                            client.activity.cancelled(true);
+                            tokio::spawn(deliver(client.announced()));
+                        }
+                    }
+                    Some(over) => return Poll::Ready(Err(Trouble::Fatal(over.failure()))),
                 }
                 talk.as_mut().poll(cx)
             })
@@ -274,8 +288,18 @@ impl ShardedSession {
                 self.client.pending = Vec::new();
                 self.to_client = Vec::new();
             }
+            let resting = self.transaction.status() == Status::Idle && self.links.iter().all(Option::is_none);
+            self.beat(if resting { Phase::Resting } else { Phase::Holding });
             self.fill().await?;
+            self.beat(Phase::Running);
         }
+    }
+
+    /// Notes what the client is doing.
+    fn beat(&mut self, phase: Phase) {
+        self.answered = self.answered.wrapping_add(1);
+        self.guard.client.pulse.beat(phase, self.answered);
+        self.guard.client.activity.cancelled(false);
     }
 
     async fn fill(&mut self) -> Result<(), Trouble> {
@@ -333,6 +357,7 @@ impl ShardedSession {
     pub(super) fn report(&mut self, trouble: Trouble) -> Result<(), Trouble> {
         match trouble {
             Trouble::Reply(failure) => failure.write(&mut self.to_client),
+            Trouble::Server(frame) if self.was_cancelled(&frame) => Over::Query.failure().write(&mut self.to_client),
             Trouble::Server(frame) => {
                 self.suspect_definitions(&frame);
                 self.to_client.extend_from_slice(&frame);
@@ -351,6 +376,12 @@ impl ShardedSession {
         }
         self.transaction.fail();
         Ok(())
+    }
+
+    /// Whether this is a server's word that the proxy has cancelled the statement.
+    fn was_cancelled(&self, frame: &[u8]) -> bool {
+        let fields = crate::wire::body::error_fields(frame.get(frame::HEADER_LEN..).unwrap_or_default());
+        fields.code == b"57014" && self.guard.client.activity.is_cancelled()
     }
 
     /// An error that says a table or column is not as planned makes the next plan read the catalog again.

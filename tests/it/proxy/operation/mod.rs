@@ -1,4 +1,5 @@
 //! How the proxy is run: where it listens, its limits, new configurations and new processes.
 
+mod limits;
 mod reload;
 mod sockets;
