@@ -35,7 +35,7 @@ impl Session {
             self.guard.client.show_pins(self.shown);
         }
         // A message that waited for answers of this very connection is about to be sent on it, unless it waits for the end.
-        let goes_on = self.blocked == Blocked::Retry && !self.talk.must_learn();
+        let goes_on = self.blocked == Blocked::Retry && !self.talk.must_learn() && !self.talk.is_suspect();
         let done = !goes_on
             && self.talk.is_releasable()
             && self.serving.as_ref().is_some_and(|serving| serving.backlog.is_empty() && serving.stash.is_empty());
