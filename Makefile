@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench docs postgres
+.PHONY: help demo test lint bench docs postgres drivers
 
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -14,7 +14,7 @@ demo: postgres ## two shards, a proxy, a workload, findings and an index report;
 	$(CARGO) build --release --locked
 	./target/release/pgweir demo $(ARGS)
 
-test: postgres ## the whole suite, on PostgreSQL servers that the tests start
+test: postgres drivers ## the whole suite, on PostgreSQL servers that the tests start
 	$(CARGO) test --locked --no-fail-fast
 
 lint: ## formatting and clippy, warnings denied
@@ -36,3 +36,6 @@ docs: ## regenerate docs/rules.md and docs/configuration.md
 
 postgres: ## install PostgreSQL 15, HypoPG and a C compiler by apt where missing
 	@scripts/install-postgres.sh
+
+drivers: ## install the Python drivers that the tests run through the proxy, into target/drivers
+	@scripts/install-drivers.sh

@@ -6,6 +6,7 @@ mod advise;
 mod cli;
 mod demo;
 mod docker;
+mod drivers;
 mod explain;
 mod findings;
 mod from_pgbouncer;
