@@ -57,9 +57,8 @@ choices! {
         Transaction = "transaction",
         /// When the client leaves.
         Session = "session",
-    }
-    planned {
-        "statement": "write `transaction`",
+        /// After each statement; transaction blocks are refused.
+        Statement = "statement",
     }
 }
 
@@ -153,6 +152,11 @@ fn check_database(database: &Database, node: &Node, reader: &mut Reader) -> bool
             let what = format!("`{path}.{name}` is given, but the database has no shards");
             reader.problem::<()>(at(name), what, "remove it, or write `shards` instead of `primary`");
         }
+    }
+    if database.is_sharded() && database.pool.mode == PoolMode::Statement {
+        let at = node.get("pool").map_or(node.at, |node| node.at);
+        let what = format!("`{path}.pool.mode` is `statement`, but the database has shards");
+        reader.problem::<()>(at, what, "write `transaction`");
     }
     check_shard_names(database, node, reader);
     let url = database.servers().next().map(|(_, url)| url);

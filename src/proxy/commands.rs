@@ -72,6 +72,11 @@ pub(super) fn command(sql: &[u8], rest: &[u8], analyzer: &mut Analyzer) -> Optio
 }
 
 impl Conversation {
+    /// True when what a name means is not known before earlier answers are in.
+    pub(super) fn names_unsettled(&self) -> bool {
+        self.expects.changes > 0 && self.change_segment < self.segment
+    }
+
     /// Prepares a statement of SQL's PREPARE between other messages. The portal's name is no client's; the unnamed
     /// statement is made anew when it is needed.
     pub(super) fn prepare_inline(&mut self, statement: &Statement, to_server: &mut Vec<u8>) {

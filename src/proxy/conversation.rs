@@ -19,6 +19,7 @@ use crate::proxy::care::Care;
 use crate::proxy::commands::Change;
 use crate::proxy::definitions::Definitions;
 use crate::proxy::expect::{Expect, Expects, Named};
+use crate::proxy::heal::Kept;
 use crate::proxy::keeping::Doubts;
 use crate::proxy::meter::tally::Tally;
 use crate::proxy::meter::templates::Place;
@@ -67,6 +68,8 @@ pub struct Conversation {
     pub(super) doubts: Option<Box<Doubts>>,
     /// What it has defined.
     pub(super) definitions: Definitions,
+    /// The pool takes the server connection back after each statement.
+    pub single: bool,
     /// The longest message taken from the client.
     pub max_message: usize,
     pub(super) interned: Arc<Interned>,
@@ -93,6 +96,8 @@ pub struct Conversation {
     pub(super) failed: bool,
     /// What Execute of the statement changes that Bind has just looked up.
     pub(super) change: Option<Box<Change>>,
+    /// The segment under way, as long as it can be done again.
+    pub(super) kept: Kept,
     /// Portals whose Execute changes names.
     pub(super) portals: Vec<(Box<[u8]>, Change)>,
     /// Why a statement that the client's next message needs could not be prepared: the server's words.
@@ -144,6 +149,7 @@ impl Conversation {
             keeps: false,
             doubts: None,
             definitions: Definitions::default(),
+            single: false,
             max_message,
             interned,
             want: startup.clone(),
@@ -159,6 +165,7 @@ impl Conversation {
             copy_took_syncs: false,
             failed: false,
             change: None,
+            kept: Kept::default(),
             portals: Vec::new(),
             ahead_failed: None,
             answered: false,
@@ -213,6 +220,7 @@ impl Conversation {
             && self.status == b'I'
             && !self.unsynced
             && !self.skipping
+            && !self.has_again()
             && !self.copy_in
             && self.passing.left == 0
             && self.answering.left == 0

@@ -214,6 +214,11 @@ impl Database {
         }
     }
 
+    /// Whether a client has its server connection for one statement only.
+    pub fn is_by_statement(&self) -> bool {
+        self.config.pool.mode == PoolMode::Statement
+    }
+
     /// Whether a client keeps its server connection until it leaves.
     pub fn keeps_connections(&self) -> bool {
         self.config.pool.mode == PoolMode::Session

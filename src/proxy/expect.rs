@@ -62,6 +62,8 @@ pub enum Expect {
     Query(Option<Box<Effect>>),
     /// The same of a text that speaks of prepared statements by name.
     NamedQuery(Box<NamedQuery>),
+    /// ReadyForQuery after an error that the client does not hear of.
+    Failed,
     /// All up to ReadyForQuery is ours: a statement that the next message of the client needs.
     Ahead(Arc<Statement>),
 }
@@ -119,6 +121,18 @@ impl Expects {
         self.queue.front_mut()
     }
 
+    /// Whether nothing but one ReadyForQuery, or one Query, is owed.
+    pub fn is_last_segment(&self) -> bool {
+        let ends = |expect: &&Expect| matches!(expect, Expect::Sync | Expect::Query(_) | Expect::NamedQuery(_));
+        self.queue.iter().filter(ends).count() == 1 && self.queue.back().as_ref().is_some_and(ends)
+    }
+
+    /// The ReadyForQuery at the head is not for the client.
+    pub fn fail_head(&mut self) {
+        self.pop();
+        self.queue.push_front(Expect::Failed);
+    }
+
     /// Notes a message that was sent.
     pub fn push(&mut self, expect: Expect) {
         self.changes += usize::from(expect.is_change());
@@ -171,6 +185,12 @@ impl Expects {
     /// The next entry that the server skips after an error: anything before the next Sync.
     pub fn pop_skipped(&mut self) -> Option<Expect> {
         if matches!(self.head(), Some(Expect::Sync) | None) { None } else { self.pop() }
+    }
+
+    /// The next entry before a ReadyForQuery.
+    pub fn pop_unready(&mut self) -> Option<Expect> {
+        let ready = matches!(self.head(), Some(Expect::Sync | Expect::Query(_) | Expect::NamedQuery(_)) | None);
+        if ready { None } else { self.pop() }
     }
 
     /// After the head's Execute turned out to be COPY FROM: Syncs that the server will read as part of the

@@ -49,6 +49,17 @@ fn malformed(what: &str) -> Next {
 impl Conversation {
     /// Takes the client's bytes as far as possible; gives how many were taken, and why no more.
     pub fn client_bytes(&mut self, bytes: &[u8], ways: &mut Ways<'_>) -> (usize, Next) {
+        if let Some(again) = self.take_again() {
+            let (at, next) = self.take_frames(&again, ways);
+            if let Some(rest) = again.get(at..).filter(|rest| !rest.is_empty()) {
+                self.put_again(rest);
+                return (0, next);
+            }
+        }
+        self.take_frames(bytes, ways)
+    }
+
+    fn take_frames(&mut self, bytes: &[u8], ways: &mut Ways<'_>) -> (usize, Next) {
         let mut at = 0;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
@@ -108,6 +119,7 @@ impl Conversation {
         }
         let Some(whole) = rest.get(..header.total()) else { return Ok(Step::Wait(Next::NeedMore)) };
         let body = whole.get(HEADER_LEN..).unwrap_or_default();
+        self.keep_frame(whole);
         let next = match header.tag {
             b'Q' => self.query(whole, body, ways)?,
             b'P' => self.parse(body, ways)?,
@@ -148,6 +160,7 @@ impl Conversation {
         while let Some(expect) = self.expects.pop_local() {
             if let Expect::Local(tag, _) = expect {
                 message::empty(to_client, tag);
+                self.answer_passed();
             }
         }
     }
@@ -200,6 +213,11 @@ impl Conversation {
         let Some((0, sql)) = body.split_last() else { return Err(malformed("Query")) };
         let verdict = ways.analyzer.analyze(sql);
         let place = ways.analyzer.place();
+        if let Some(failure) = self.refused_here(sql, &verdict) {
+            self.refuse(failure, ways);
+            self.sync(b"S\0\0\0\x04", ways);
+            return Ok(None);
+        }
         let mut effect = None;
         if let Some(found) = verdict.effect.as_deref() {
             // What an effect means depends on what came before it, and its answer does not go into a frame of the server.
@@ -215,6 +233,7 @@ impl Conversation {
         }
         self.see_to(verdict.care, verdict.names);
         if verdict.speaks {
+            self.keep_query(whole);
             let mentions = ways.analyzer.mentions(sql);
             let next = self.named_query(sql, &mentions, place, ways)?;
             if matches!(self.expects.last(), Some(Expect::NamedQuery(_))) {
@@ -267,15 +286,14 @@ impl Conversation {
         }
     }
 
-    /// True when what a name means is not known before earlier answers are in.
-    fn names_unsettled(&self) -> bool {
-        self.expects.changes > 0 && self.change_segment < self.segment
-    }
-
     fn parse(&mut self, body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
         let (name, sql, rest) = split_parse(body).ok_or_else(|| malformed("Parse"))?;
         let verdict = ways.analyzer.analyze(sql);
         let place = ways.analyzer.place();
+        if let Some(failure) = self.refused_here(sql, &verdict) {
+            self.refuse(failure, ways);
+            return Ok(None);
+        }
         let care = verdict.extended_care();
         let command = if verdict.speaks { command(sql, rest, ways.analyzer) } else { None };
         if (command.is_some() || !name.is_empty()) && self.names_unsettled() {
@@ -454,7 +472,7 @@ impl Conversation {
             self.note_portal(portal, change.map(|change| *change));
         }
         let name = statement.as_ref().map_or(name, |statement| &statement.name);
-        write_bind(ways.to_server, header.body - (body.len() - reader.rest().len()), portal, name);
+        message::bind(ways.to_server, header.body - (body.len() - reader.rest().len()), portal, name);
         ways.to_server.extend_from_slice(reader.rest());
         self.expects.push(Expect::Bind);
         self.unsynced = true;
@@ -542,13 +560,4 @@ fn split_parse(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let sql = reader.cstr().ok()?;
     let count = reader.u16().ok()? as usize;
     (reader.rest().len() == 4 * count).then_some((name, sql, rest))
-}
-
-/// Appends Bind up to its names; `after` bytes of body follow them.
-fn write_bind(out: &mut Vec<u8>, after: usize, portal: &[u8], name: &[u8]) {
-    let length = 4 + portal.len() + 1 + name.len() + 1 + after;
-    out.push(b'B');
-    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    message::cstr(out, portal);
-    message::cstr(out, name);
 }

@@ -5,6 +5,7 @@ use crate::pool::server::ServerState;
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::conversation::{Conversation, Passing};
 use crate::proxy::expect::Expect;
+use crate::proxy::heal::result_changed;
 use crate::wire::body::{Reader, error_fields};
 use crate::wire::frame::{self, HEADER_LEN, Header, MAX_BODY};
 use crate::wire::message::{self, Failure};
@@ -81,7 +82,11 @@ impl Conversation {
                 copy(run, at, to_client);
                 run = at;
             }
-            match self.server_frame(header, body, state, to_client) {
+            let fate = self.server_frame(header, body, state, to_client);
+            if matches!(fate, Ok(Fate::Forward)) && !matches!(header.tag, b'N' | b'S' | b'A') {
+                self.answer_passed();
+            }
+            match fate {
                 // The usual case, in short.
                 Ok(Fate::Forward) if header.total() <= rest.len() => at += header.total(),
                 Ok(fate) => self.answering = Passing { left: header.total(), dropped: fate == Fate::Drop },
@@ -103,7 +108,7 @@ impl Conversation {
         to_client: &mut Vec<u8>,
     ) -> Result<Fate, Failure> {
         let injected = self.expects.head().is_some_and(Expect::is_own);
-        let ours = injected || matches!(self.expects.head(), Some(Expect::Ahead(_)));
+        let ours = injected || matches!(self.expects.head(), Some(Expect::Ahead(_) | Expect::Failed));
         let fate = if ours { Fate::Drop } else { Fate::Forward };
         match header.tag {
             b'D' if injected => {
@@ -246,6 +251,7 @@ impl Conversation {
                 return Ok(());
             }
             Some(Expect::Sync) => {}
+            Some(Expect::Failed) => return Ok(()),
             Some(Expect::Ahead(_)) => {
                 self.status = status;
                 return Ok(());
@@ -270,6 +276,7 @@ impl Conversation {
             _ => return Err(unexpected("ReadyForQuery out of turn")),
         }
         self.status = status;
+        self.check_single(status)?;
         if status == b'I' {
             self.publish_definitions();
         }
@@ -287,6 +294,17 @@ impl Conversation {
             state.prepared.undo(statement.key);
             self.ahead_failed = Some(self.in_client_words(body).unwrap_or_else(|| body.into()));
             return Fate::Drop;
+        }
+        if result_changed(body) {
+            // Whatever else uses the same table is out of date too.
+            state.prepared.distrust();
+            if self.expects.is_last_segment() && self.heal() {
+                while let Some(skipped) = self.expects.pop_unready() {
+                    self.undo(skipped, state);
+                }
+                self.expects.fail_head();
+                return Fate::Drop;
+            }
         }
         self.errored = true;
         let fate = match self.in_client_words(body) {

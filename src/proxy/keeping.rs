@@ -296,6 +296,7 @@ impl Conversation {
         self.copy_took_syncs = false;
         self.expects.shrink();
         self.tally.shrink();
+        self.shrink_kept();
         defined
     }
 }

@@ -283,7 +283,8 @@ impl House {
             };
             return Ok(Some(Guest::Sharded(Box::new(ShardedSession::new(visitor)))));
         }
-        let talk = Conversation::new(guard.client.id, settings, greeting, self.interned.clone(), limit);
+        let mut talk = Conversation::new(guard.client.id, settings, greeting, self.interned.clone(), limit);
+        talk.single = access.database.is_by_statement();
         Ok(Some(Guest::Plain(Box::new(Session::new(dialogue, talk, access, guard, seat)))))
     }
 

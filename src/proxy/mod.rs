@@ -38,6 +38,7 @@ pub mod from_client;
 mod from_server;
 pub mod functions;
 pub mod gate;
+mod heal;
 pub mod keeping;
 pub mod listen;
 pub mod login;
@@ -52,6 +53,7 @@ pub mod pulse;
 pub mod renew;
 pub mod session;
 pub mod sharded;
+mod single;
 pub mod statements;
 mod steward;
 

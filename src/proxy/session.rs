@@ -480,6 +480,9 @@ impl Session {
         }
         self.write_all(cx, &mut scratch.work)?;
         taken.map_err(End::Failed)?;
+        if self.talk.has_again() {
+            self.blocked = Blocked::Retry;
+        }
         if came.is_some() {
             self.timing.worked(came);
         }

@@ -55,6 +55,15 @@ pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
     });
 }
 
+/// Appends Bind up to its names; `after` bytes of body follow them.
+pub fn bind(out: &mut Vec<u8>, after: usize, portal: &[u8], name: &[u8]) {
+    let length = 4 + portal.len() + 1 + name.len() + 1 + after;
+    out.push(b'B');
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    cstr(out, portal);
+    cstr(out, name);
+}
+
 /// Appends Sync.
 pub fn sync(out: &mut Vec<u8>) {
     out.extend_from_slice(b"S\0\0\0\x04");

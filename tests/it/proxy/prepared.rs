@@ -97,3 +97,53 @@ fn errors_speak_of_the_clients_own_text() {
     let (message, _) = error(&[bind("p", &[]), sync()]);
     assert_eq!(message, "bind message supplies 0 parameters, but prepared statement \"p\" requires 1");
 }
+
+#[test]
+fn a_changed_result_type_heals() {
+    let stage = Stage::new(1);
+    let (mut a, mut b) = (stage.client(), stage.client());
+    let mut direct = super::raw::Raw::login(stage.cluster.port(), "postgres", "postgres", "postgres", &[]);
+    direct.query("create table t as select 1 as k");
+    assert_eq!(a.talk(&[parse("s", "select * from t"), sync()], 1), "1 Z:I");
+    assert_eq!(a.query("prepare p as select * from t"), "C:PREPARE Z:I");
+    assert_eq!(a.talk(&[bind("s", &[]), execute(), sync()], 1), "2 D:1 C:SELECT_1 Z:I");
+    // Nobody told the proxy.
+    direct.query("alter table t add l int default 2");
+    assert_eq!(a.talk(&[bind("s", &[]), execute(), sync()], 1), "2 D:1,2 C:SELECT_1 Z:I");
+    direct.query("alter table t add m int default 3");
+    assert_eq!(a.query("execute p"), "T D:1,2,3 C:SELECT_1 Z:I");
+    // In a transaction it is PostgreSQL's error, once.
+    direct.query("alter table t add n int default 4");
+    assert_eq!(a.query("begin"), "C:BEGIN Z:T");
+    assert_eq!(a.talk(&[bind("s", &[]), execute(), sync()], 1), "E:0A000 Z:E");
+    assert_eq!(a.query("rollback"), "C:ROLLBACK Z:I");
+    assert_eq!(a.query("begin"), "C:BEGIN Z:T");
+    assert_eq!(a.talk(&[bind("s", &[]), execute(), sync()], 1), "2 D:1,2,3,4 C:SELECT_1 Z:T");
+    assert_eq!(a.query("commit"), "C:COMMIT Z:I");
+    assert_eq!(b.value("select 'b'"), "b");
+}
+
+#[test]
+fn statement_mode_gives_the_connection_back_after_each_statement() {
+    let stage = Stage::new(1);
+    let config = super::config(&stage.cluster, 1).replace("pool: {", "pool: {mode: statement, ");
+    let proxy = crate::support::Proxy::start(&config);
+    let login = || super::raw::Raw::login(proxy.port(), "app", "secret", "app", &[]);
+    let (mut a, mut b) = (login(), login());
+    assert_eq!(a.query("begin"), "E:0A000 Z:I");
+    assert_eq!(a.talk(&[parse("", "BEGIN"), bind("", &[]), execute(), sync()], 1), "E:0A000 Z:I");
+    assert_eq!(a.query("create temp table x (k int)"), "E:0A000 Z:I");
+    assert_eq!(b.query("begin; select 1; commit"), "C:BEGIN T D:1 C:SELECT_1 C:COMMIT Z:I");
+    assert_eq!(a.query("set my.x = 'a'"), "C:SET Z:I");
+    assert_eq!(b.value("select coalesce(current_setting('my.x', true), '')"), "");
+    assert_eq!(a.value("show my.x"), "a");
+    assert_eq!(
+        a.talk(&[parse("s", "select 's'"), sync(), bind("s", &[]), execute(), sync()], 2),
+        "1 Z:I 2 D:s C:SELECT_1 Z:I"
+    );
+    // A string that leaves its block open ends the session.
+    a.send(&query("begin; select 1"));
+    let frames: Vec<_> = std::iter::from_fn(|| a.try_read()).collect();
+    assert_eq!(super::raw::shown(&frames), "C:BEGIN T D:1 C:SELECT_1 E:0A000");
+    assert_eq!(b.value("select 'b'"), "b");
+}

@@ -1,0 +1,139 @@
+//! "cached plan must not change result type": what a statement returns has changed since it was prepared.
+//!
+//! The client prepared a statement of its own, and cannot know that the plan it shares is older than the table.
+//! A segment of its messages that stands outside a transaction is therefore kept while it is short; when it fails
+//! for this reason before anything of its answer was passed on, it is done again with statements prepared anew. Elsewhere the
+//! client hears the error, as from PostgreSQL; the next try works.
+
+use crate::proxy::conversation::Conversation;
+use crate::wire::body::Reader;
+
+/// Longest segment that is kept.
+const MAX_KEPT: usize = 8 * 1024;
+
+/// Memory that an idle client holds for the next one.
+const MAX_IDLE: usize = 512;
+
+/// What is kept of a client's segment.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    bytes: Vec<u8>,
+    stage: Stage,
+    /// To be done again.
+    again: Option<Box<[u8]>>,
+    /// It was done again already.
+    tried: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is kept.
+    #[default]
+    Off,
+    /// More of the segment will come.
+    Open,
+    /// It is all there.
+    Whole,
+}
+
+impl Conversation {
+    /// Keeps a frame that is about to be taken, when it may have to be done again. Only frames that use a
+    /// named statement begin a segment worth keeping.
+    pub(super) fn keep_frame(&mut self, whole: &[u8]) {
+        let tag = whole.first().copied().unwrap_or_default();
+        let begins = self.expects.is_empty() && self.status == b'I' && !self.unsynced;
+        self.kept.stage = match (self.kept.stage, tag) {
+            (_, b'B' | b'D') if begins => Stage::Open,
+            (Stage::Open, b'S') => Stage::Whole,
+            (Stage::Open, b'P' | b'B' | b'D' | b'E' | b'C' | b'H') => Stage::Open,
+            _ => Stage::Off,
+        };
+        if begins {
+            self.kept.bytes.clear();
+        }
+        if self.kept.bytes.len() + whole.len() > MAX_KEPT {
+            self.kept.stage = Stage::Off;
+        }
+        if self.kept.stage != Stage::Off {
+            self.kept.bytes.extend_from_slice(whole);
+        }
+    }
+
+    /// The same of a Query that speaks of prepared statements.
+    pub(super) fn keep_query(&mut self, whole: &[u8]) {
+        let begins = self.expects.is_empty() && self.status == b'I' && !self.unsynced;
+        if begins && whole.len() <= MAX_KEPT {
+            self.kept.bytes.clear();
+            self.kept.bytes.extend_from_slice(whole);
+            self.kept.stage = Stage::Whole;
+        }
+    }
+
+    /// Something of the segment's answer was passed on.
+    pub(super) fn answer_passed(&mut self) {
+        self.kept.stage = Stage::Off;
+        self.kept.tried = false;
+    }
+
+    /// Has the segment done again whose error this is; false when that cannot be.
+    pub(super) fn heal(&mut self) -> bool {
+        if self.kept.stage != Stage::Whole || self.kept.tried || self.status != b'I' || self.kept.bytes.is_empty() {
+            return false;
+        }
+        self.kept.stage = Stage::Off;
+        self.kept.tried = true;
+        self.kept.again = Some(self.kept.bytes.as_slice().into());
+        true
+    }
+
+    /// What is to be done again.
+    pub(super) fn take_again(&mut self) -> Option<Box<[u8]>> {
+        self.kept.again.take()
+    }
+
+    /// Puts the rest of it back.
+    pub(super) fn put_again(&mut self, rest: &[u8]) {
+        self.kept.again = Some(rest.into());
+    }
+
+    /// Whether something is to be done again.
+    pub fn has_again(&self) -> bool {
+        self.kept.again.is_some()
+    }
+
+    /// Gives memory back that an idle client should not hold.
+    pub(super) fn shrink_kept(&mut self) {
+        if self.kept.bytes.capacity() > MAX_IDLE {
+            self.kept.bytes = Vec::new();
+        }
+    }
+}
+
+/// Whether an error says that a statement's result has changed, in whatever language.
+pub(super) fn result_changed(body: &[u8]) -> bool {
+    let mut reader = Reader::new(body);
+    let (mut code, mut routine) = (false, false);
+    while let Ok(tag @ 1..) = reader.u8() {
+        let Ok(value) = reader.cstr() else { return false };
+        match tag {
+            b'C' => code = value == b"0A000",
+            b'R' => routine = value == b"RevalidateCachedQuery",
+            _ => {}
+        }
+    }
+    code && routine
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_is_known_by_what_is_not_translated() {
+        let error = |code: &str, routine: &str| format!("SFEHLER\0C{code}\0MPlan\0R{routine}\0\0").into_bytes();
+        assert!(result_changed(&error("0A000", "RevalidateCachedQuery")));
+        assert!(!result_changed(&error("0A000", "transformStmt")));
+        assert!(!result_changed(&error("42P01", "RevalidateCachedQuery")));
+        assert!(!result_changed(b"C0A000"));
+    }
+}
