@@ -27,15 +27,7 @@ pub async fn act(house: &Arc<House>, command: Command) -> Result<Answer, Failure
             client.kill();
             Ok(Answer::Tag("KILL_CLIENT"))
         }
-        Command::Pause(name) => {
-            let chosen = databases(house, name.as_deref())?;
-            chosen.iter().for_each(|database| database.pause());
-            // Whoever has a connection finishes with it first.
-            while !chosen.iter().all(|database| database.pools().iter().all(|pool| pool.is_drained())) {
-                tokio::time::sleep(POLL).await;
-            }
-            Ok(Answer::Tag("PAUSE"))
-        }
+        Command::Pause(name) => pause(&databases(house, name.as_deref())?).await,
         Command::Resume(name) => {
             databases(house, name.as_deref())?.iter().for_each(|database| database.resume());
             Ok(Answer::Tag("RESUME"))
@@ -62,16 +54,7 @@ pub async fn act(house: &Arc<House>, command: Command) -> Result<Answer, Failure
             }
             Ok(Answer::Tag("RECONNECT"))
         }
-        Command::WaitClose(name) => {
-            let chosen = databases(house, name.as_deref())?;
-            let outdated = |database: &Arc<Database>| {
-                database.pools().iter().any(|pool| pool.members().iter().any(|member| member.outdated))
-            };
-            while chosen.iter().any(outdated) {
-                tokio::time::sleep(POLL).await;
-            }
-            Ok(Answer::Tag("WAIT_CLOSE"))
-        }
+        Command::WaitClose(name) => wait_close(&databases(house, name.as_deref())?).await,
         Command::Set(name) => Err(Failure::error("0A000", format!("SET of \"{name}\" is not available here"))
             .hint("change pgweir.yaml, then RELOAD")),
         Command::Suspend => {
@@ -97,6 +80,27 @@ pub async fn act(house: &Arc<House>, command: Command) -> Result<Answer, Failure
         // The session answers these itself.
         Command::Show(_) | Command::Block(..) | Command::ClientSetting => Ok(Answer::Tag("")),
     }
+}
+
+/// Lets nobody have a connection any more, and waits until all are back.
+async fn pause(chosen: &[Arc<Database>]) -> Result<Answer, Failure> {
+    chosen.iter().for_each(|database| database.pause());
+    // Whoever has a connection finishes with it first.
+    while !chosen.iter().all(|database| database.pools().iter().all(|pool| pool.is_drained())) {
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(Answer::Tag("PAUSE"))
+}
+
+/// Waits until the connections from before the last RECONNECT are closed.
+async fn wait_close(chosen: &[Arc<Database>]) -> Result<Answer, Failure> {
+    let outdated = |database: &Arc<Database>| {
+        database.pools().iter().any(|pool| pool.members().iter().any(|member| member.outdated))
+    };
+    while chosen.iter().any(outdated) {
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(Answer::Tag("WAIT_CLOSE"))
 }
 
 fn database(house: &House, name: &str) -> Result<Arc<Database>, Failure> {

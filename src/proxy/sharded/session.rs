@@ -175,11 +175,10 @@ impl ShardedSession {
                 }
                 match client.pulse.order() {
                     None => {}
+                    Some(Over::Query) if client.activity.is_cancelled() => {}
                     Some(Over::Query) => {
-                        if !client.activity.is_cancelled() {
-                            client.activity.cancelled(true);
-                            tokio::spawn(deliver(client.announced()));
-                        }
+                        client.activity.cancelled(true);
+                        tokio::spawn(deliver(client.announced()));
                     }
                     Some(over) => return Poll::Ready(Err(Trouble::Fatal(over.failure()))),
                 }

@@ -149,7 +149,7 @@ impl Watcher {
 
     fn login(&self, port: u16) -> Result<Raw, Trouble> {
         let settings = [("application_name", self.name.as_str())];
-        let settings = if self.number % 2 == 0 { &settings[..] } else { &[] };
+        let settings = if self.number.is_multiple_of(2) { &settings[..] } else { &[] };
         let since = Instant::now();
         let raw = Raw::connect_to(port).ok_or_else(|| Trouble::Ended(String::new()))?;
         let mut raw = raw.log_in("app", "secret", self.database, settings).map_err(|body| {
@@ -195,9 +195,9 @@ impl Round<'_> {
             query("begin"),
             query(&format!("set local my.tenant = '{tag}'")),
             query("select current_setting('my.tenant')"),
-            query(if self.count % 2 == 0 { "commit" } else { "rollback" }),
+            query(if self.count.is_multiple_of(2) { "commit" } else { "rollback" }),
         ];
-        let end = if self.count % 2 == 0 { "COMMIT" } else { "ROLLBACK" };
+        let end = if self.count.is_multiple_of(2) { "COMMIT" } else { "ROLLBACK" };
         let answer = format!("C:BEGIN Z:T C:SET Z:T T D:{tag} C:SELECT_1 Z:T C:{end} Z:I");
         self.expect(&transaction, 4, &answer)
     }
