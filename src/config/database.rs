@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access::AuthQuery;
 use super::define::{Reader, choices, item, settings};
+use super::replicas::{Balance, Replica};
 use super::sharding::{Placement, Sharding};
 use super::tree::{At, Node, Value};
 use super::url::ServerUrl;
@@ -14,6 +15,17 @@ settings! {
     pub struct Database {
         /// The server of a database that is not sharded.
         primary: Option<ServerUrl> = absent,
+        /// Servers that follow it. Reads that are proven to be reads may go to them; and when one of them is promoted, it
+        /// gets what the primary got: which server is the primary is asked of the servers, not of this file.
+        replicas: Vec<Replica> = absent,
+        /// Which replica gets a read.
+        balance: Balance = "round-robin",
+        /// A replica that lags further behind gets no reads until it has caught up.
+        max_lag: Duration = "10s",
+        /// How often each server is asked how it is, when there are replicas.
+        check_interval: Duration = "250ms",
+        /// Time that writes wait for a primary while there is none, before they get an error.
+        failover_timeout: Duration = "10s",
         /// The servers of a sharded database, in an order that must not change: the first one also answers
         /// what only needs some server, and holds rows whose key is NULL.
         shards: Vec<Shard> = absent,
@@ -29,8 +41,6 @@ settings! {
         commit: CommitMode = "refuse",
     }
     planned {
-        "replicas": "remove it; every statement goes to the primary",
-        "balance": "remove it; it chooses between replicas, which are not available yet either",
         "guard": "remove it; `pgweir lint` reports such statements from the log",
     }
     check check_database;
@@ -100,10 +110,11 @@ choices! {
 }
 
 impl Database {
-    /// The servers, in order: shards by name, or the one primary under the name `primary`.
+    /// The servers, in order: shards by name, or `primary` and then the replicas.
     pub fn servers(&self) -> impl Iterator<Item = (&str, &ServerUrl)> {
         let shards = self.shards.iter().map(|shard| (shard.name.as_str(), &shard.primary));
-        self.primary.iter().map(|primary| ("primary", primary)).chain(shards)
+        let replicas = self.replicas.iter().map(|replica| ("replica", &replica.url));
+        self.primary.iter().map(|primary| ("primary", primary)).chain(replicas).chain(shards)
     }
 
     /// True when its tables lie on shards.
@@ -158,6 +169,7 @@ fn check_database(database: &Database, node: &Node, reader: &mut Reader) -> bool
         let what = format!("`{path}.pool.mode` is `statement`, but the database has shards");
         reader.problem::<()>(at, what, "write `transaction`");
     }
+    check_replicas(database, node, reader);
     check_shard_names(database, node, reader);
     let url = database.servers().next().map(|(_, url)| url);
     if let Some(query) = &database.auth_query
@@ -172,6 +184,38 @@ fn check_database(database: &Database, node: &Node, reader: &mut Reader) -> bool
         check_locals(database, sharding, at, reader);
     }
     reader.problems.len() == before
+}
+
+fn check_replicas(database: &Database, node: &Node, reader: &mut Reader) {
+    let path = reader.path();
+    let at = |name: &str| node.entry(name).map_or(node.at, |(key, _)| key.at);
+    if database.replicas.is_empty() {
+        let about = ["balance", "max_lag", "check_interval", "failover_timeout"];
+        for name in about.into_iter().filter(|name| node.get(name).is_some()) {
+            let what = format!("`{path}.{name}` is given, but the database has no replicas");
+            reader.problem::<()>(at(name), what, "remove it, or add `replicas`");
+        }
+        return;
+    }
+    if database.is_sharded() {
+        let what = format!("`{path}` has both `shards` and `replicas`");
+        reader.problem::<()>(at("replicas"), what, "remove `replicas`: shards cannot have any yet");
+    }
+    if database.pool.mode == PoolMode::Session {
+        let what = format!("`{path}` has replicas, but its clients keep one server connection");
+        reader.problem::<()>(at("replicas"), what, "remove `replicas`, or write `pool: {mode: transaction}`");
+    }
+    if database.check_interval.is_zero() || database.check_interval > Duration::from_secs(60) {
+        let what = format!("`{path}.check_interval` is out of range");
+        reader.problem::<()>(at("check_interval"), what, "write a time up to 60s; 250ms suits most");
+    }
+    let mut seen = BTreeSet::new();
+    for (_, url) in database.servers().filter(|_| !database.is_sharded()) {
+        if !seen.insert(url.address()) {
+            let what = format!("`{}` is listed twice", url.address());
+            reader.problem::<()>(at("replicas"), what, "name each server once");
+        }
+    }
 }
 
 fn check_shard_names(database: &Database, node: &Node, reader: &mut Reader) {

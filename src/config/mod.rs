@@ -14,6 +14,7 @@ mod define;
 mod docs;
 mod listen;
 mod problem;
+mod replicas;
 mod secret;
 mod settings;
 mod sharding;
@@ -28,6 +29,7 @@ pub use database::{CommitMode, Database, Pool, PoolMode, Shard};
 pub use define::{Group, Setting, SettingDefault};
 pub use docs::{groups, markdown};
 pub use listen::{Listen, SocketMode};
+pub use replicas::{Balance, Reads, Replica, WeightedReplica};
 pub use secret::Secret;
 pub use settings::{
     Address, CONSOLE, ClientTls, ClientTlsMode, ClientVerify, Config, HostCertificate, Limits, Stats, User,

@@ -8,6 +8,7 @@ use super::access::{HbaMethod, HbaRule, HbaType};
 use super::database::Database;
 use super::define::{FromNode, Reader, choices, scalar, settings};
 use super::listen::{Listen, SocketMode};
+use super::replicas::Reads;
 use super::secret::Secret;
 use super::tree::Node;
 use super::values::ByteSize;
@@ -57,6 +58,8 @@ settings! {
         password: Secret = required,
         /// Clients of this user connected at once; the next one is refused with SQLSTATE 53300.
         max_clients: Option<u32> = absent,
+        /// Where this user's reads go in databases with replicas.
+        reads: Reads = "balanced",
     }
 }
 

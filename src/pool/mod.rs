@@ -20,16 +20,21 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::net::connect::{ConnectError, Link, ServerTarget, connect};
+use crate::net::connect::{Link, ServerTarget, connect};
 use crate::wire::message::Failure;
 
+mod circuit;
+pub mod fleet;
+pub mod lane;
 mod pause;
 pub mod reset;
 pub mod roll;
 pub mod server;
 pub mod settings;
 pub mod statements;
+pub mod watch;
 
+use circuit::Failing;
 use roll::Roll;
 use server::{CancelTarget, ServerConn, ServerState};
 use settings::{Interner, Reported, Settings};
@@ -39,8 +44,6 @@ use statements::{Prepared, Statement};
 const MAX_PASSED_OVER: u32 = 8;
 /// How far behind the first waiter one on the releasing worker is looked for.
 const LOOK_AHEAD: usize = 16;
-/// How long to wait before a failed connection attempt is repeated.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// How a pool behaves.
 #[derive(Debug, Clone)]
@@ -61,6 +64,8 @@ pub struct PoolOptions {
     pub statements: usize,
     /// Workers that share the pool.
     pub workers: usize,
+    /// The server is one of several, of which clients shall not notice whether it is the primary.
+    pub has_replicas: bool,
 }
 
 /// The connections to one server under one account.
@@ -100,6 +105,8 @@ struct State {
     opening: usize,
     closed: bool,
     paused: bool,
+    /// Set while no connection is open and none can be opened.
+    failing: Option<Failing>,
 }
 
 #[derive(Debug)]
@@ -157,7 +164,8 @@ impl Pool {
     /// An empty pool.
     pub fn new(target: ServerTarget, options: PoolOptions, interned: Arc<Interned>) -> Arc<Self> {
         let idle = (0..options.workers.max(1)).map(|_| Vec::new()).collect();
-        let state = State { idle, waiters: VecDeque::new(), open: 0, opening: 0, closed: false, paused: false };
+        let state =
+            State { idle, waiters: VecDeque::new(), open: 0, opening: 0, closed: false, paused: false, failing: None };
         Arc::new(Self {
             target: Arc::new(target),
             interned,
@@ -214,7 +222,8 @@ impl Pool {
     /// Opens connections while there are more waiters than are being opened, up to the pool's size.
     fn grow(self: &Arc<Self>, state: &mut State, home: usize) {
         let size = self.options.load().size;
-        while state.opening < state.waiters.len() && state.open < size && !state.closed && !state.paused {
+        let free = |state: &State| state.open < size && !state.closed && !state.paused;
+        while state.opening < state.waiters.len() && free(state) && state.may_try() {
             state.open += 1;
             state.opening += 1;
             tokio::spawn(self.clone().open(home));
@@ -222,23 +231,25 @@ impl Pool {
     }
 
     async fn open(self: Arc<Self>, home: usize) {
-        let epoch = self.roll.epoch();
+        let (epoch, started) = (self.roll.epoch(), Instant::now());
         let result = connect(&self.target).await;
-        let failed = result.is_err();
-        {
+        let pause = {
             let mut state = lock(&self.state);
             state.opening -= 1;
-            if let Err(error) = &result {
-                self.roll.fail(&error.message);
-                state.open -= 1;
-                self.report(&mut state, error);
+            match &result {
+                Ok(_) => state.failing.take().map(|_| Duration::ZERO),
+                Err(error) => {
+                    self.roll.fail(&error.message);
+                    state.open -= 1;
+                    Some(self.report(&mut state, error, started))
+                }
             }
-        }
+        };
         if let Ok(link) = result {
             self.release(self.adopt(link, home, epoch));
         }
-        if failed {
-            tokio::time::sleep(RETRY_AFTER).await;
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
             self.grow(&mut lock(&self.state), home);
         }
     }
@@ -247,6 +258,10 @@ impl Pool {
         let cancel = Arc::new(CancelTarget::new(self.target.clone(), &link, epoch));
         self.roll.enter(&cancel);
         let mut reported = link.parameters;
+        if self.options.load().has_replicas {
+            reported.retain(|(name, _)| name != "in_hot_standby");
+            reported.push(("in_hot_standby".to_owned(), "off".to_owned()));
+        }
         reported.sort();
         reported.dedup_by(|a, b| a.0 == b.0);
         let now = Instant::now();
@@ -265,22 +280,6 @@ impl Pool {
             opened: now,
             released: now,
         })
-    }
-
-    /// Tells waiters that the server cannot be reached: at once when trying again cannot help,
-    /// otherwise those who have been patient, and only while no connection is open that could serve them.
-    fn report(&self, state: &mut State, error: &ConnectError) {
-        tracing::warn!(server = ?self.target, code = error.code, error = error.message, "cannot connect to the server");
-        // 28xxx: authentication; 3D000: no such database. Starting up, too many connections and network errors pass.
-        let hopeless = error.code.starts_with("28") || error.code == "3D000" || error.code == "42704";
-        if !hopeless && state.open > state.opening {
-            return;
-        }
-        let patience = if hopeless { Duration::ZERO } else { self.options.load().connect_patience };
-        let failure =
-            Failure::fatal("08006", format!("the server {:?} cannot be reached: {}", self.target, error.message))
-                .detail(format!("SQLSTATE of the attempt: {}", error.code));
-        state.waiters.retain(|waiter| waiter.since.elapsed() < patience || !waiter.give(Err(failure.clone())));
     }
 
     /// Gives a clean connection to the next waiter or puts it away. Its state must be known to be clean.

@@ -106,6 +106,8 @@ pub struct Conversation {
     pub(super) answered: bool,
     /// An error was passed on since the last ReadyForQuery.
     pub(super) errored: bool,
+    /// The server said that it may not be written to.
+    pub(super) refused_write: bool,
     /// How many answers will come is not certain: close the connection once it is idle.
     pub(super) suspect: bool,
     /// What is said in place of the server's word that a statement was cancelled: it was for this.
@@ -170,6 +172,7 @@ impl Conversation {
             ahead_failed: None,
             answered: false,
             errored: false,
+            refused_write: false,
             suspect: false,
             cancelled: None,
             rounds: 0,

@@ -1,16 +1,18 @@
 //! A database that clients may ask for: its pools, and what its servers say at startup.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::config::{ChannelBinding, Config, Database as Settings, PoolMode, ServerUrl, SslMode};
+use crate::config::{ChannelBinding, Config, Database as Settings, PoolMode, Reads, ServerUrl, SslMode};
 use crate::error::{Error, Result};
 use crate::net::connect::ServerTarget;
 use crate::net::prove::{Binding, Secret, Wallet};
 use crate::net::tls::{self, IdentityFiles, ServerTls, Verify};
+use crate::pool::lane::Lane;
 use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
 use crate::pool::settings::{Reported, Settings as SessionSettings};
@@ -19,6 +21,7 @@ use crate::proxy::functions::FunctionWatch;
 use crate::proxy::lookup::Lookup;
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::templates::Templates;
+use crate::proxy::servers::Servers;
 use crate::proxy::sharded::Shared;
 
 /// Most settings whose greeting is remembered.
@@ -53,6 +56,8 @@ pub struct Database {
     pub meter: Arc<Meter>,
     /// Nobody is served before RESUME (PAUSE, KILL).
     pub paused: AtomicBool,
+    /// How its servers are, where there are several that hold the same data.
+    pub servers: Option<Arc<Servers>>,
     /// New clients are turned away (DISABLE).
     pub disabled: AtomicBool,
     /// The same database in a later configuration.
@@ -85,17 +90,24 @@ impl Database {
             workers,
             meter: Arc::new(Meter::new(name, workers, templates)),
             paused: AtomicBool::new(false),
+            servers: None,
             disabled: AtomicBool::new(false),
             successor: OnceLock::new(),
             sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
         };
+        let mut targets = Vec::new();
         for (server, (shard, url)) in settings.servers().enumerate() {
             let user = url.user.clone().or_else(|| config.users.keys().next().cloned()).unwrap_or_default();
             let at = |error: Error| error.at(format!("databases.{name}, server {shard}"));
-            database.target(url, &user, &UNUSED).map_err(at)?;
+            targets.push(Arc::new(database.target(url, &user, &UNUSED).map_err(at)?));
             if settings.pool.min_size > 0 && url.user.is_some() {
                 database.pool(server, &user, &UNUSED)?;
             }
+        }
+        if !settings.replicas.is_empty() {
+            // Where a server's URL names nobody, it is asked as the first client to come.
+            let known = settings.servers().all(|(_, url)| url.user.is_some());
+            database.servers = Some(Arc::new(Servers::new(settings, known.then_some(targets))));
         }
         database.lookup = database.lookup(name)?;
         Ok(database)
@@ -117,6 +129,14 @@ impl Database {
         let nothing = Secret::Nothing("auth_query and the server's URL give no password");
         let target = self.target(&url, &user, &nothing).map_err(at)?;
         Ok(Some(Lookup::new(target, settings.query.clone(), settings.cache)))
+    }
+
+    /// A session's way among the servers, where there are several that hold the same data.
+    pub fn lane(&self, (user, secret): (&str, &Secret), client: Option<IpAddr>, reads: Reads) -> Result<Option<Lane>> {
+        let Some(servers) = &self.servers else { return Ok(None) };
+        let pools =
+            (0..servers.fleet.len()).map(|server| self.pool(server, user, secret)).collect::<Result<Vec<_>>>()?;
+        Ok(Some(servers.lane(pools, client, reads)))
     }
 
     /// The pool of server number `server`, for a client who logged in as `user` and can be proven with `secret`.
@@ -195,6 +215,7 @@ impl Database {
             lifetime: pool.lifetime,
             statements: pool.prepared_statements as usize,
             workers: self.workers,
+            has_replicas: !self.config.replicas.is_empty(),
         }
     }
 

@@ -144,6 +144,7 @@ impl Conversation {
                     Some(Expect::Refusal(own)) => self.tally.error(false, own.code.as_bytes()),
                     _ => self.tally.error(true, error_fields(body).code),
                 }
+                self.refused_write |= error_fields(body).code == b"25006";
                 let fate = self.error(body, state, to_client);
                 if self.cancelled.is_some() && error_fields(body).code == b"57014" && matches!(fate, Fate::Forward) {
                     self.cancelled.take().into_iter().for_each(|failure| failure.write(to_client));

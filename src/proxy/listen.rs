@@ -119,6 +119,7 @@ async fn work(house: Arc<House>, home: usize) {
                     if pulse::is_needed(limits) {
                         house.clients.check(about::clock() / 1000, limits);
                     }
+                    house.databases.values().filter_map(|database| database.servers.as_ref()).for_each(|servers| servers.look_after());
                 }
                 for (database, pool) in house.pools() {
                     pool.tick(home);

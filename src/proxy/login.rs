@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use crate::config::Config;
+use crate::config::{Config, Reads};
 use crate::error::Result;
 use crate::net::accept::{Arrival, open};
 use crate::net::dialogue::Dialogue;
 use crate::net::prove::Secret;
 use crate::net::stream::{Peer, Stream};
+use crate::pool::lane::Lane;
 use crate::pool::settings::{Reported, Settings, Value, normalize};
 use crate::pool::{Interned, Pool, Taken};
 use crate::proxy::about::About;
@@ -27,7 +28,7 @@ use crate::proxy::gate::{Gate, Origin};
 use crate::proxy::logins::{Login, Logins};
 use crate::proxy::meter::templates::Templates;
 use crate::proxy::renew::Ties;
-use crate::proxy::session::{Access, Session};
+use crate::proxy::session::{Access, Route, Session};
 use crate::proxy::sharded::{ShardedSession, Visitor};
 use crate::wire::message::{self, Failure};
 use crate::wire::startup::Startup;
@@ -129,7 +130,7 @@ impl House {
             Ok(secret) => {
                 // Waiting for a server is no slow login.
                 drop((place, gate));
-                self.admit(&startup, secret, home).await
+                self.admit((&dialogue, &startup), secret, home).await
             }
             Err(failure) => Err(failure),
         };
@@ -176,7 +177,12 @@ impl House {
     }
 
     /// Finds the database and asks a server what it says to such a session.
-    async fn admit(&self, startup: &Startup, secret: Secret, home: usize) -> Result<Admitted, Failure> {
+    async fn admit(
+        &self,
+        (dialogue, startup): (&Dialogue, &Startup),
+        secret: Secret,
+        home: usize,
+    ) -> Result<Admitted, Failure> {
         if self.clients.is_stopping() {
             return Err(Failure::fatal("57P01", "the proxy is shutting down"));
         }
@@ -197,12 +203,16 @@ impl House {
         }
         let pool = database.pool(0, &startup.user, &secret);
         let pool = pool.map_err(|error| Failure::fatal("08006", error.to_string()))?;
+        let client = database.servers.as_ref().and_then(|_| dialogue.stream.ends().peer).map(|peer| peer.ip());
+        let reads = self.config.users.get(&startup.user).map_or(Reads::Balanced, |user| user.reads);
+        let lane = database.lane((&startup.user, &secret), client, reads);
+        let lane = lane.map_err(|error| Failure::fatal("08006", error.to_string()))?;
         let given = startup.settings.iter().map(|(name, value)| (name.clone(), Value::Text(value.clone())));
         let settings = self.interned.settings.intern(normalize(given));
         let greeting = match database.greeting(&pool.target.user, &settings) {
             Some(greeting) => greeting,
             None => {
-                let greeting = self.greet(database, &pool, &settings, home).await?;
+                let greeting = self.greet(database, (&pool, lane.clone()), &settings, home).await?;
                 database.remember_greeting(&pool.target.user, settings.clone(), greeting.clone());
                 greeting
             }
@@ -214,6 +224,7 @@ impl House {
             crew: self.crew.clone(),
             user: startup.user.clone(),
             secret,
+            route: lane.map(Route::new),
         };
         Ok(Admitted::Session(access, settings, greeting))
     }
@@ -222,19 +233,22 @@ impl House {
     async fn greet(
         &self,
         database: &Database,
-        pool: &Arc<Pool>,
+        (pool, lane): (&Arc<Pool>, Option<Lane>),
         settings: &Arc<Settings>,
         home: usize,
     ) -> Result<Arc<Reported>, Failure> {
-        let mut conn = match pool.take(home) {
-            Taken::Now(conn) => conn,
-            Taken::Later(mut ticket) => poll_fn(|cx| ticket.poll(cx)).await?,
+        let (pool, mut conn) = match lane {
+            Some(mut lane) => lane.any_connection(home).await?,
+            None => match pool.take(home) {
+                Taken::Now(conn) => (pool.clone(), conn),
+                Taken::Later(mut ticket) => (pool.clone(), poll_fn(|cx| ticket.poll(cx)).await?),
+            },
         };
         match pool.apply(&mut conn, settings).await {
             Ok(()) => {
                 let reported = conn.state.reported.clone();
                 let first = database.sharded.is_none() && database.functions.is_due(Duration::MAX);
-                if first && !database.functions.read_over(pool, &mut conn).await {
+                if first && !database.functions.read_over(&pool, &mut conn).await {
                     pool.discard(conn);
                 } else {
                     pool.release(conn);

@@ -207,6 +207,14 @@ fn same_topology(a: &Settings, b: &Settings) -> bool {
     a.sharding == b.sharding && servers(a) == servers(b) && a.commit == b.commit
 }
 
+/// Whether the servers are the same and are looked after in the same way.
+fn same_replicas(a: &Settings, b: &Settings) -> bool {
+    let times = |settings: &Settings| {
+        (settings.max_lag, settings.check_interval, settings.failover_timeout, settings.pool.wait_timeout)
+    };
+    a.primary == b.primary && a.replicas == b.replicas && a.balance == b.balance && times(a) == times(b)
+}
+
 impl Database {
     /// This database with other settings. It has the connections to servers that are the same.
     fn renewed(&self, config: &Config, settings: &Settings) -> Result<Self> {
@@ -218,6 +226,9 @@ impl Database {
         next.functions.begin_with(&self.functions);
         if self.sharded.is_some() && same_topology(&self.config, settings) {
             next.sharded = self.sharded.clone();
+        }
+        if self.servers.is_some() && same_replicas(&self.config, settings) {
+            next.servers = self.servers.clone();
         }
         let servers: Vec<_> = self.config.servers().map(|(_, url)| url).zip(settings.servers()).collect();
         let mut carried = Vec::new();

@@ -18,7 +18,7 @@ use crate::net::prove::Secret;
 use crate::net::stream::Stream;
 use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
-use crate::pool::{Pool, Taken, Ticket};
+use crate::pool::{Pool, Ticket};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::backlog::Backlog;
 use crate::proxy::bulk::Bulk;
@@ -34,9 +34,13 @@ use crate::proxy::meter::Counters;
 use crate::proxy::meter::timing::{Timing, now};
 use crate::proxy::pins::Pins;
 use crate::proxy::pulse::{Over, Phase};
+use crate::proxy::reads::Reader;
 use crate::wire::message::Failure;
 
+mod route;
 mod settling;
+
+pub use route::Route;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -62,6 +66,7 @@ struct Work {
     analyzer: Analyzer,
     /// Queries begun, to take a sample of them.
     queries: u32,
+    reader: Reader,
 }
 
 thread_local! {
@@ -83,6 +88,8 @@ pub struct Access {
     pub user: String,
     /// What it can be proven to servers with.
     pub secret: Secret,
+    /// Its way among the servers, where the database has several.
+    pub route: Option<Box<Route>>,
 }
 
 /// One client and, while it needs one, its server connection.
@@ -105,6 +112,7 @@ pub struct Session {
     leaving: bool,
     /// The last order to move that was heeded.
     heeded: u32,
+    route: Option<Box<Route>>,
     access: Access,
     guard: Registered,
     _seat: Seat,
@@ -139,7 +147,7 @@ enum End {
 
 impl Session {
     /// A session of a client that was told it is ready.
-    pub fn new(dialogue: Dialogue, talk: Conversation, access: Access, guard: Registered, seat: Seat) -> Self {
+    pub fn new(dialogue: Dialogue, talk: Conversation, mut access: Access, guard: Registered, seat: Seat) -> Self {
         // What came right behind the password is the first of its messages.
         let blocked = if dialogue.pending.is_empty() { Blocked::No } else { Blocked::Retry };
         Self {
@@ -156,6 +164,7 @@ impl Session {
             blocked,
             leaving: false,
             heeded: 0,
+            route: access.route.take(),
             access,
             guard,
             _seat: seat,
@@ -196,6 +205,7 @@ impl Session {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
+        self.wake_route();
         match self.turns(cx, scratch) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
@@ -262,19 +272,6 @@ impl Session {
         }
     }
 
-    /// Takes the connection this client was waiting for.
-    fn await_server(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Result<bool, End> {
-        let Some(ticket) = &mut self.ticket else { return Ok(false) };
-        let Poll::Ready(result) = ticket.poll(cx) else { return Ok(false) };
-        self.ticket = None;
-        self.guard.client.activity.waits(0);
-        let conn = result.map_err(End::Failed)?;
-        self.attach(conn, work);
-        self.write_all(cx, work)?;
-        self.blocked = Blocked::Retry;
-        Ok(true)
-    }
-
     fn attach(&mut self, mut conn: Box<ServerConn>, work: &mut Work) {
         self.guard.client.serve(Some(conn.cancel.clone()));
         self.timing.assign(self.access.database.meter.at(self.access.home));
@@ -336,20 +333,27 @@ impl Session {
         self.blocked = Blocked::No;
         if self.access.database.successor().is_some() && self.serving.is_none() && self.ticket.is_none() {
             self.access.follow().map_err(End::Failed)?;
+            self.follow_route()?;
         }
         self.begin(work);
         work.analyzer.count_for(&self.access.database.meter);
         work.analyzer.follow(self.talk.has_conforming_strings(), &self.access.database.functions.current());
         loop {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let Some(allowed) = self.allowed_now(rest, cx, work)? else {
+                self.blocked = Blocked::Waiting;
+                break;
+            };
             let mut ways = Ways {
                 state: self.serving.as_mut().map(|serving| &mut serving.conn.state),
                 to_server: &mut work.to_server,
                 to_client: &mut work.to_client,
                 analyzer: &mut work.analyzer,
             };
-            let (count, next) = self.talk.client_bytes(bytes.get(taken..).unwrap_or_default(), &mut ways);
+            let (count, next) = self.talk.client_bytes(rest.get(..allowed).unwrap_or_default(), &mut ways);
             taken += count;
             match next {
+                Next::NeedMore if count == allowed && allowed < rest.len() => {}
                 Next::NeedMore => break,
                 Next::Stall => {
                     self.talk.hasten(&mut work.to_server);
@@ -362,15 +366,12 @@ impl Session {
                     self.leaving = true;
                     break;
                 }
-                Next::NeedServer => match self.access.pool.take(self.access.home) {
-                    Taken::Now(conn) => self.attach(conn, work),
-                    Taken::Later(ticket) => {
-                        self.wait();
-                        self.ticket = Some(ticket);
+                Next::NeedServer => {
+                    if !self.find_server(rest.get(count..).unwrap_or_default(), cx, work)? {
                         self.blocked = Blocked::Waiting;
                         break;
                     }
-                },
+                }
                 Next::Fail(failure) => {
                     self.write_all(cx, work)?;
                     return Err(End::Failed(failure));
@@ -473,6 +474,9 @@ impl Session {
             serving.stash.clear();
             serving.stash.extend_from_slice(bytes.get(taken..).unwrap_or_default());
         }
+        if std::mem::take(&mut self.talk.refused_write) {
+            self.route.iter().for_each(|route| route.suspect());
+        }
         if self.talk.expects.is_empty() {
             serving.bulk.end(&serving.conn.stream);
         } else {
@@ -496,6 +500,7 @@ impl Session {
     }
 
     fn server_gone(&self) -> End {
+        self.suspect_server();
         if self.talk.has_errored() {
             // The server said why itself.
             return End::Goodbye;

@@ -79,6 +79,11 @@ pub fn plan(sql: &str, constants: &[Binding], topology: &Topology, session: Sess
     rules::decide(&context)
 }
 
+/// Whether a function of PostgreSQL's own reads nothing but its arguments, the session and the transaction, and writes nothing.
+pub fn is_steady_builtin(name: &str) -> bool {
+    matches!(functions::steadiness(None, name), Some(functions::Steadiness::Immutable | functions::Steadiness::Stable))
+}
+
 /// What is known of a statement without a tree: its command. `unknown` keeps it from being taken for more.
 fn unparsed_facts(sql: &str, reason: String) -> Facts {
     let (kind, command) = parse::classify(sql);

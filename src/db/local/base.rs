@@ -95,13 +95,19 @@ impl Base {
 
     /// A fresh directory that holds `data`, a copy of the template.
     pub(super) fn new_cluster_dir(&self) -> Result<PathBuf> {
-        let number = self.clusters.fetch_add(1, Ordering::Relaxed) + 1;
-        let dir = self.path.join(number.to_string());
-        fs::create_dir(&dir).and_then(|()| self.run_as.own(&dir)).map_err(|error| written_error(&dir, &error))?;
+        let dir = self.new_empty_dir()?;
         let mut command = Command::new("cp");
         command.arg("-a").arg(self.template()).arg(dir.join("data"));
         self.prepare(&mut command);
         run(command, "cp")?;
+        Ok(dir)
+    }
+
+    /// A fresh directory.
+    pub(super) fn new_empty_dir(&self) -> Result<PathBuf> {
+        let number = self.clusters.fetch_add(1, Ordering::Relaxed) + 1;
+        let dir = self.path.join(number.to_string());
+        fs::create_dir(&dir).and_then(|()| self.run_as.own(&dir)).map_err(|error| written_error(&dir, &error))?;
         Ok(dir)
     }
 
@@ -148,7 +154,7 @@ impl Drop for Base {
     }
 }
 
-fn run(mut command: Command, name: &str) -> Result<()> {
+pub(super) fn run(mut command: Command, name: &str) -> Result<()> {
     let output = command
         .stdin(Stdio::null())
         .output()

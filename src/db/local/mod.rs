@@ -140,6 +140,45 @@ impl Cluster {
         Err(Error::server("no free port was found for PostgreSQL"))
     }
 
+    /// Starts a hot standby of this cluster, with `settings` of its own on top of this one's.
+    ///
+    /// # Errors
+    /// The copy cannot be made, or the standby does not start.
+    pub fn standby(&self, settings: &Options) -> Result<Self> {
+        let dir = self.base.new_empty_dir()?;
+        let mut copy = self.base.command("pg_basebackup");
+        copy.arg("-D").arg(dir.join("data")).args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]);
+        copy.arg("-d").arg(format!("host={} port={} user=postgres", self.dir.display(), self.port));
+        base::run(copy, "pg_basebackup")?;
+        let mut standby = Self { base: self.base.clone(), dir, port: free_port()?, server: None };
+        standby.add_settings(settings)?;
+        standby.launch()?;
+        Ok(standby)
+    }
+
+    /// Makes a standby a primary, and waits until it is one.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or does not become one within a minute.
+    pub fn promote(&self) -> Result<()> {
+        match self.query("postgres", "SELECT pg_promote()")?.first().and_then(|row| row.first().cloned().flatten()) {
+            Some(done) if done == "t" => Ok(()),
+            _ => Err(Error::server("the standby was not promoted within a minute")),
+        }
+    }
+
+    /// Appends settings, which win over those before them.
+    fn add_settings(&self, options: &Options) -> Result<()> {
+        let path = self.data_dir().join("postgresql.conf");
+        let before = fs::read_to_string(&path)
+            .map_err(|error| Error::input(format!("cannot read: {error}")).at(path.display().to_string()))?;
+        let mut conf = format!("{before}unix_socket_directories = {}\n", quoted(&self.dir.display().to_string()));
+        for (name, value) in &options.settings {
+            conf.push_str(&format!("{name} = {}\n", quoted(value)));
+        }
+        self.base.write_private(&path, &conf)
+    }
+
     /// Starts the server again after [`Cluster::stop`] or [`Cluster::kill`], on the same port.
     ///
     /// # Errors
@@ -240,7 +279,7 @@ impl Cluster {
             conf.push_str(&format!("{name} = {}\n", quoted(value)));
         }
         let hba = format!(
-            "local all all trust\nhost all all 127.0.0.1/32 {0}\nhost replication all 127.0.0.1/32 {0}\n",
+            "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 {0}\nhost replication all 127.0.0.1/32 {0}\n",
             options.auth.hba_method()
         );
         self.base.write_private(&data.join("postgresql.conf"), &conf)?;

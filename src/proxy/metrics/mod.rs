@@ -174,6 +174,13 @@ pub(super) fn unready(house: &House) -> Vec<String> {
     let mut databases: Vec<_> = house.databases.values().collect();
     databases.sort_by(|a, b| a.name.cmp(&b.name));
     for database in databases {
+        if let Some(servers) = &database.servers {
+            // One of several that is away is no reason, as long as there is a primary.
+            if servers.fleet.primary().is_none() {
+                reasons.push(format!("{}: {}", database.name, servers.fleet.no_primary().message));
+            }
+            continue;
+        }
         let pools = database.numbered_pools();
         for (number, (name, url)) in database.config.servers().enumerate() {
             let mine: Vec<_> = pools.iter().filter(|(server, _)| *server == number).map(|(_, pool)| pool).collect();

@@ -34,6 +34,7 @@ impl Session {
             self.shown = self.talk.pins;
             self.guard.client.show_pins(self.shown);
         }
+        self.check_replica()?;
         // A message that waited for answers of this very connection is about to be sent on it, unless it waits for the end.
         let goes_on = self.blocked == Blocked::Retry && !self.talk.must_learn() && !self.talk.is_suspect();
         let done = !goes_on
@@ -49,6 +50,7 @@ impl Session {
         bulk.end(&conn.stream);
         let suspect = self.talk.is_suspect();
         let defined = self.talk.detach();
+        self.leave_server(defined);
         self.guard.client.serve(None);
         if suspect {
             self.access.pool.discard(conn);

@@ -11,6 +11,7 @@ mod moves;
 mod operation;
 mod prepared;
 pub mod raw;
+mod replicas;
 mod servers;
 mod session;
 mod sharded;
