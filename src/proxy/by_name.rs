@@ -116,6 +116,8 @@ impl Plan {
                 self.need(&entry.statement);
                 Some(entry.statement.name.to_vec())
             }
+            // EXECUTE of a statement that is itself about a name: what it would do cannot be followed, so it is refused.
+            (Verb::Execute, Some(entry)) if entry.command.is_some() => Some(PREFIX.to_vec()),
             (Verb::Execute, Some(entry)) => {
                 self.need(&entry.statement);
                 let name = entry.statement.name.to_vec();
@@ -232,6 +234,23 @@ impl Conversation {
         self.change_segment = self.segment;
         self.sent_query(Expect::NamedQuery(Box::new(plan.query)), place, ways);
         Ok(None)
+    }
+
+    /// What an effect changes as soon as it is sent.
+    pub(super) fn before(&mut self, effect: &Effect, ways: &mut Ways<'_>) {
+        match effect {
+            // Inside a transaction it may yet be rolled back.
+            Effect::Set(..) | Effect::ResetAll | Effect::Several(_) if self.status != b'I' || self.unsynced => {
+                self.see_to(effect.care(), effect.names());
+            }
+            Effect::DeallocateAll | Effect::DiscardAll => {
+                self.statements.clear();
+                if let Some(state) = &mut ways.state {
+                    state.prepared.clear();
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Prepares a statement before the client's next message is sent.

@@ -77,6 +77,11 @@ impl Conversation {
         self.expects.changes > 0 && self.change_segment < self.segment
     }
 
+    /// Whether the transaction may have failed: then it takes no Parse, which is for the server to say.
+    pub(super) fn may_have_failed(&self) -> bool {
+        self.status == b'E' || self.status == b'T' && !self.expects.is_empty()
+    }
+
     /// Prepares a statement of SQL's PREPARE between other messages. The portal's name is no client's; the unnamed
     /// statement is made anew when it is needed.
     pub(super) fn prepare_inline(&mut self, statement: &Statement, to_server: &mut Vec<u8>) {
@@ -117,6 +122,8 @@ impl Conversation {
                 derived.needs = Some(entry.statement);
                 Some(name)
             }
+            // What EXECUTE of another command would do cannot be followed.
+            (Verb::Execute, Some(entry)) if entry.command.is_some() => Some(PREFIX.into()),
             (Verb::Execute, Some(entry)) => {
                 derived.care = entry.care;
                 let name = entry.statement.name.clone();

@@ -269,23 +269,6 @@ impl Conversation {
         }
     }
 
-    /// What an effect changes as soon as it is sent.
-    fn before(&mut self, effect: &Effect, ways: &mut Ways<'_>) {
-        match effect {
-            // Inside a transaction it may yet be rolled back.
-            Effect::Set(..) | Effect::ResetAll | Effect::Several(_) if self.status != b'I' || self.unsynced => {
-                self.see_to(effect.care(), effect.names());
-            }
-            Effect::DeallocateAll | Effect::DiscardAll => {
-                self.statements.clear();
-                if let Some(state) = &mut ways.state {
-                    state.prepared.clear();
-                }
-            }
-            _ => {}
-        }
-    }
-
     fn parse(&mut self, body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
         let (name, sql, rest) = split_parse(body).ok_or_else(|| malformed("Parse"))?;
         let verdict = ways.analyzer.analyze(sql);
@@ -326,7 +309,10 @@ impl Conversation {
             return Ok(None);
         }
         let statement = self.interned.statements.intern(Statement::new(rest, self.meaning_now()));
-        let missing = state.prepared.require(&statement);
+        let missing = match state.prepared.require(&statement) {
+            Missing::Nothing if self.may_have_failed() => Missing::Parse(Some(statement.clone())),
+            missing => missing,
+        };
         let previous = self.statements.set(name, Some(Entry { statement: statement.clone(), care, command }));
         let named = |key| Box::new(Named { name: name.into(), previous, key });
         match missing {
