@@ -31,6 +31,7 @@ pub mod reset;
 pub mod roll;
 pub mod server;
 pub mod settings;
+pub mod shape;
 pub mod statements;
 pub mod watch;
 

@@ -56,7 +56,7 @@ impl Pool {
         self.command(&mut conn, b"DISCARD ALL").await.ok()?;
         conn.state.prepared.clear();
         conn.state.settings = self.interned.settings.intern(Settings::new());
-        conn.state.unnamed = (0, 0);
+        conn.state.forget_unnamed();
         Some(conn)
     }
 

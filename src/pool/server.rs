@@ -47,6 +47,13 @@ pub struct ServerState {
     pub roll: Arc<Roll>,
 }
 
+impl ServerState {
+    /// Notes that the server has no unnamed statement: any Query drops it, ours too.
+    pub fn forget_unnamed(&mut self) {
+        self.unnamed = (0, 0);
+    }
+}
+
 impl ServerConn {
     /// False when the server has closed it, or said something nobody asked for, while it was idle.
     pub fn is_quiet(&mut self) -> bool {

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
+use crate::pool::shape::Shape;
+
 /// Prefix of names on servers; clients may not use it.
 pub const PREFIX: &[u8] = b"_pgweir_";
 
@@ -21,7 +23,7 @@ pub enum Kind {
 }
 
 /// One statement as Parse or PREPARE gave it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Statement {
     /// Its key: a keyed hash of all that follows.
     pub key: u128,
@@ -33,7 +35,17 @@ pub struct Statement {
     pub kind: Kind,
     /// Tells apart sessions in which the same text means different things.
     pub context: usize,
+    /// What clients were told of it.
+    pub shape: Shape,
 }
+
+impl PartialEq for Statement {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key && self.kind == other.kind && self.context == other.context && self.rest == other.rest
+    }
+}
+
+impl Eq for Statement {}
 
 impl Hash for Statement {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -59,7 +71,7 @@ impl Statement {
         let (high, low) = (KEYS.0.hash_one(whole), KEYS.1.hash_one(whole));
         let key = (u128::from(high) << 64) | u128::from(low);
         let name = [PREFIX, format!("{key:032x}").as_bytes()].concat().into_boxed_slice();
-        Self { key, name, rest: rest.into(), kind, context }
+        Self { key, name, rest: rest.into(), kind, context, shape: Shape::default() }
     }
 
     /// The PREPARE that makes a [`Kind::Sql`] statement.
@@ -94,6 +106,8 @@ struct Known {
     used: u64,
     /// It is there, but its plan may be out of date in a way that the server does not mend by itself.
     stale: bool,
+    /// Here it takes or returns something else than clients were told.
+    changed: bool,
 }
 
 /// What one server connection has prepared, the least recently used going first.
@@ -131,6 +145,7 @@ impl Prepared {
                 return Missing::Nothing;
             }
             known.stale = false;
+            known.changed = false;
             let other = std::mem::replace(&mut known.statement, statement.clone());
             return Missing::Parse(Some(other));
         }
@@ -160,12 +175,12 @@ impl Prepared {
 
     /// Notes that a statement is there.
     pub fn note(&mut self, statement: Arc<Statement>) {
-        self.known.insert(statement.key, Known { statement, used: self.clock, stale: false });
+        self.known.insert(statement.key, Known { statement, used: self.clock, stale: false, changed: false });
     }
 
     /// Notes that a statement is still there, since its Close was skipped; the Parse behind it may be skipped yet.
     pub fn restore(&mut self, statement: Arc<Statement>) {
-        self.known.insert(statement.key, Known { statement, used: self.clock, stale: true });
+        self.known.insert(statement.key, Known { statement, used: self.clock, stale: true, changed: false });
     }
 
     /// Notes that a statement is not there after all, since its Parse failed or was skipped.
@@ -180,6 +195,18 @@ impl Prepared {
         for known in self.known.values_mut() {
             known.stale = true;
         }
+    }
+
+    /// Notes that a statement is not what clients were told, here.
+    pub fn mark_changed(&mut self, key: u128) {
+        if let Some(known) = self.known.get_mut(&key) {
+            known.changed = true;
+        }
+    }
+
+    /// Whether it takes or returns something else here than clients were told.
+    pub fn has_changed(&self, statement: &Statement) -> bool {
+        self.known.get(&statement.key).is_some_and(|known| known.changed)
     }
 
     /// Forgets all (DEALLOCATE ALL, DISCARD ALL).

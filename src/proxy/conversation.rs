@@ -18,12 +18,13 @@ use crate::pool::settings::{Reported, Settings, difference};
 use crate::proxy::care::Care;
 use crate::proxy::commands::Change;
 use crate::proxy::definitions::Definitions;
-use crate::proxy::expect::{Expect, Expects, Named};
+use crate::proxy::expect::{Expect, Expects, Named, Subject};
 use crate::proxy::heal::Kept;
 use crate::proxy::keeping::Doubts;
 use crate::proxy::meter::tally::Tally;
 use crate::proxy::meter::templates::Place;
 use crate::proxy::pins::Pins;
+use crate::proxy::shapes::Bound;
 use crate::proxy::statements::Statements;
 use crate::wire::message::{self, Failure};
 
@@ -98,6 +99,8 @@ pub struct Conversation {
     pub(super) change: Option<Box<Change>>,
     /// The segment under way, as long as it can be done again.
     pub(super) kept: Kept,
+    /// What was bound last, where it is not known yet what it returns.
+    pub(super) bound_to: Option<Bound>,
     /// Portals whose Execute changes names.
     pub(super) portals: Vec<(Box<[u8]>, Change)>,
     /// Why a statement that the client's next message needs could not be prepared: the server's words.
@@ -168,6 +171,7 @@ impl Conversation {
             failed: false,
             change: None,
             kept: Kept::default(),
+            bound_to: None,
             portals: Vec::new(),
             ahead_failed: None,
             answered: false,
@@ -188,6 +192,7 @@ impl Conversation {
             state.settings = self.want.clone();
             if !sql.is_empty() {
                 message::query(to_server, sql.as_bytes());
+                state.forget_unnamed();
                 self.expects.push(Expect::Injected);
                 return;
             }
@@ -256,12 +261,17 @@ impl Conversation {
         match skipped {
             Expect::ExecuteCommand(undo) => self.take_back(*undo, state),
             Expect::HiddenParse(Some(key)) | Expect::HiddenPrepare(key) => state.prepared.undo(key),
-            Expect::HiddenParse(None) => state.unnamed = (0, 0),
+            Expect::HiddenParse(None) => state.forget_unnamed(),
+            // It is there, and nobody has seen what it is.
+            Expect::Check(Subject::Shared(statement)) if state.prepared.has(&statement) => {
+                state.prepared.restore(statement);
+            }
+            Expect::Check(Subject::Unnamed(_)) => state.forget_unnamed(),
             Expect::HiddenClose(statement) => state.prepared.restore(statement),
             // A newer one, behind a Sync, is not touched by this.
             Expect::ParseUnnamed(count) if count == self.statements.unnamed_count => {
                 self.statements.drop_unnamed();
-                state.unnamed = (0, 0);
+                state.forget_unnamed();
             }
             Expect::ParseNamed(named) | Expect::Local(_, Some(named)) => {
                 let Named { name, previous, key } = *named;

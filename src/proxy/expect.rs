@@ -42,10 +42,12 @@ pub enum Expect {
     NameTaken(Box<[u8]>),
     /// ParseComplete or CloseComplete that the proxy gives itself, when it is its turn.
     Local(u8, Option<Box<Named>>),
-    /// BindComplete.
-    Bind,
-    /// RowDescription or NoData, perhaps after ParameterDescription.
-    Describe,
+    /// BindComplete; by what the statement's text meant when it was prepared, 0 where that is not known.
+    Bind(usize),
+    /// RowDescription or NoData, perhaps after ParameterDescription; of whom, where that is to be remembered.
+    Describe(Option<Subject>),
+    /// The same, asked by us: whether it is still what clients were told.
+    Check(Subject),
     /// Rows up to CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
     /// The same of PREPARE or DEALLOCATE.
@@ -54,6 +56,8 @@ pub enum Expect {
     Close,
     /// An error, which stands for this refusal of ours.
     Refusal(Box<Failure>),
+    /// An error, which stands for PostgreSQL's "cached plan must not change result type".
+    Changed,
     /// No answer: the client ended a COPY here.
     CopyEnd,
     /// ReadyForQuery.
@@ -66,6 +70,15 @@ pub enum Expect {
     Failed,
     /// All up to ReadyForQuery is ours: a statement that the next message of the client needs.
     Ahead(Arc<Statement>),
+}
+
+/// What is described.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// A statement that clients share.
+    Shared(Arc<Statement>),
+    /// The unnamed one, by the client's count of them.
+    Unnamed(u64),
 }
 
 /// A change to the client's names that is undone when the server skips it.
@@ -93,6 +106,8 @@ pub struct Expects {
     pub taken: Place,
     /// Entries that change names or prepared statements and are not confirmed yet.
     pub changes: usize,
+    /// Descriptions that are being compared with earlier ones.
+    pub checks: usize,
 }
 
 impl Expects {
@@ -136,9 +151,10 @@ impl Expects {
     /// Notes a message that was sent.
     pub fn push(&mut self, expect: Expect) {
         self.changes += usize::from(expect.is_change());
+        self.checks += usize::from(matches!(expect, Expect::Check(_)));
         match expect {
             Expect::Execute | Expect::Query(_) => self.places.push_back(self.place),
-            Expect::Bind => self.parsed.2 += 1,
+            Expect::Bind(_) => self.parsed.2 += 1,
             Expect::ParseUnnamed(_) | Expect::ParseNamed(_) => {
                 self.parsed.0 += 1;
                 self.parsed.1 += 1;
@@ -154,6 +170,7 @@ impl Expects {
     pub fn pop(&mut self) -> Option<Expect> {
         let taken = self.queue.pop_front()?;
         self.changes -= usize::from(taken.is_change());
+        self.checks -= usize::from(matches!(taken, Expect::Check(_)));
         if taken.is_counted() {
             self.taken = self.places.pop_front().unwrap_or_default();
         }
@@ -237,7 +254,8 @@ impl Expect {
 
     fn is_change(&self) -> bool {
         match self {
-            Self::HiddenParse(_)
+            Self::Check(_)
+            | Self::HiddenParse(_)
             | Self::HiddenPrepare(_)
             | Self::HiddenClose(_)
             | Self::ParseNamed(_)

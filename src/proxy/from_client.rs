@@ -42,7 +42,7 @@ enum Step {
 
 type Stepped = Result<Step, Next>;
 
-fn malformed(what: &str) -> Next {
+pub(super) fn malformed(what: &str) -> Next {
     Next::Fail(Failure::fatal("08P01", format!("malformed {what} message")))
 }
 
@@ -118,24 +118,32 @@ impl Conversation {
             return self.streamed(header, rest, ways);
         }
         let Some(whole) = rest.get(..header.total()) else { return Ok(Step::Wait(Next::NeedMore)) };
+        let kept = self.keep_frame(whole);
+        let stepped = self.whole_frame(header, whole, ways);
+        if !matches!(stepped, Ok(None)) {
+            // It will come again.
+            self.keep_less(kept);
+        }
+        self.deliver(ways.to_client);
+        Ok(stepped?.map_or(Step::Done(header.total()), Step::Wait))
+    }
+
+    fn whole_frame(&mut self, header: Header, whole: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
         let body = whole.get(HEADER_LEN..).unwrap_or_default();
-        self.keep_frame(whole);
-        let next = match header.tag {
-            b'Q' => self.query(whole, body, ways)?,
-            b'P' => self.parse(body, ways)?,
-            b'B' => self.bind(header, body, ways)?,
-            b'D' | b'C' => self.describe_or_close(whole, body, ways)?,
-            b'E' => self.execute(whole, body, ways),
-            b'S' => self.sync(whole, ways),
-            b'F' => self.function_call(whole, ways),
+        match header.tag {
+            b'Q' => self.query(whole, body, ways),
+            b'P' => self.parse(body, ways),
+            b'B' => self.bind(header, body, ways),
+            b'D' | b'C' => self.describe_or_close(whole, body, ways),
+            b'E' => Ok(self.execute(whole, body, ways)),
+            b'S' => Ok(self.sync(whole, ways)),
+            b'F' => Ok(self.function_call(whole, ways)),
             // Flush
             _ => {
                 ways.to_server.extend_from_slice(whole);
-                None
+                Ok(None)
             }
-        };
-        self.deliver(ways.to_client);
-        Ok(next.map_or(Step::Done(header.total()), Step::Wait))
+        }
     }
 
     /// COPY data: for the server while it may want it, nothing otherwise (as the protocol says of data after an error).
@@ -165,7 +173,7 @@ impl Conversation {
         }
     }
 
-    fn extended(&mut self, whole: &[u8], expect: Expect, ways: &mut Ways<'_>) -> Option<Next> {
+    pub(super) fn extended(&mut self, whole: &[u8], expect: Expect, ways: &mut Ways<'_>) -> Option<Next> {
         ways.to_server.extend_from_slice(whole);
         self.expects.push(expect);
         self.unsynced = true;
@@ -188,7 +196,7 @@ impl Conversation {
         self.skipping = false;
         self.unsynced = false;
         self.segment += 1;
-        self.restore_after_sync(ways.to_server);
+        self.restore_after_sync(ways);
         None
     }
 
@@ -253,7 +261,7 @@ impl Conversation {
     /// Gives back what a Query that was just sent resets.
     fn restore_all(&mut self, effect: &Option<Box<Effect>>, resets: &Option<Box<Effect>>, ways: &mut Ways<'_>) {
         for found in effect.as_deref().into_iter().chain(resets.as_deref()) {
-            self.restore(found, ways.to_server);
+            self.restore(found, ways);
         }
     }
 
@@ -265,7 +273,7 @@ impl Conversation {
         self.segment += 1;
         self.statements.drop_unnamed();
         if let Some(state) = &mut ways.state {
-            state.unnamed = (0, 0);
+            state.forget_unnamed();
         }
     }
 
@@ -321,6 +329,7 @@ impl Conversation {
                 self.close_evicted(evicted, ways);
                 message::parse(ways.to_server, &statement.name, rest);
                 self.expects.push(Expect::ParseNamed(named(Some(statement.key))));
+                self.check_shape(&statement, ways.to_server);
                 self.unsynced = true;
             }
         }
@@ -340,7 +349,7 @@ impl Conversation {
         let Some(state) = ways.state.as_deref_mut() else { return };
         if let Missing::Parse(evicted) = state.prepared.require(statement) {
             if statement.kind == Kind::Sql {
-                state.unnamed = (0, 0);
+                state.forget_unnamed();
             }
             self.close_evicted(evicted, ways);
             match statement.kind {
@@ -350,6 +359,7 @@ impl Conversation {
                 }
                 Kind::Sql => self.prepare_inline(statement, ways.to_server),
             }
+            self.check_shape(statement, ways.to_server);
             self.change_segment = self.segment;
             self.unsynced = true;
         }
@@ -357,7 +367,11 @@ impl Conversation {
 
     /// The name that the server knows a statement by, prepared there when need be; `None` when the
     /// client's own name is to be used. The outer error says what to wait for; the inner one was refused.
-    fn server_name(&mut self, name: &[u8], ways: &mut Ways<'_>) -> Result<Result<Option<Arc<Statement>>, ()>, Next> {
+    pub(super) fn server_name(
+        &mut self,
+        name: &[u8],
+        ways: &mut Ways<'_>,
+    ) -> Result<Result<Option<Arc<Statement>>, ()>, Next> {
         if ways.state.is_none() {
             return Err(Next::NeedServer);
         }
@@ -381,12 +395,15 @@ impl Conversation {
         if self.statements.get(name).is_some_and(|entry| entry.command.is_some()) {
             self.change = self.refresh(name, ways).map(Box::new);
         }
+        self.renew(name);
         match self.statements.get(name) {
             Some(entry) => {
                 let (statement, care) = (entry.statement.clone(), entry.care);
                 self.use_care(care, &statement.rest, ways);
                 self.ensure(&statement, ways);
-                Ok(Ok(Some(statement)))
+                // What forgets all statements would have it checked for ever.
+                let settled = if care.has(Care::FORGETS) { Ok(true) } else { self.settle_shape(&statement, ways) };
+                settled.map(|fits| if fits { Ok(Some(statement)) } else { Err(()) })
             }
             // The server knows it by this name only if SQL's PREPARE made it, on a connection that is pinned.
             None if !name.starts_with(PREFIX) => Ok(Ok(None)),
@@ -405,7 +422,7 @@ impl Conversation {
             return Err(Next::Stall);
         }
         if state.unnamed == (self.id, self.statements.unnamed_count) {
-            return Ok(Ok(None));
+            return self.settle_unnamed(ways).map(|fits| if fits { Ok(None) } else { Err(()) });
         }
         if let Some(rest) = self.statements.unnamed() {
             message::parse(ways.to_server, b"", rest);
@@ -414,7 +431,8 @@ impl Conversation {
             self.unnamed_segment = self.segment;
             self.change_segment = self.segment;
             self.unsynced = true;
-            return Ok(Ok(None));
+            self.check_unnamed(ways.to_server);
+            return self.settle_unnamed(ways).map(|fits| if fits { Ok(None) } else { Err(()) });
         }
         self.refuse(Failure::error("26000", "unnamed prepared statement does not exist"), ways);
         Ok(Err(()))
@@ -457,10 +475,12 @@ impl Conversation {
         if change.is_some() || !self.portals.is_empty() {
             self.note_portal(portal, change.map(|change| *change));
         }
+        self.note_bound(portal, statement.as_ref());
+        let context = statement.as_ref().map_or(0, |statement| statement.context);
         let name = statement.as_ref().map_or(name, |statement| &statement.name);
         message::bind(ways.to_server, header.body - (body.len() - reader.rest().len()), portal, name);
         ways.to_server.extend_from_slice(reader.rest());
-        self.expects.push(Expect::Bind);
+        self.expects.push(Expect::Bind(context));
         self.unsynced = true;
         Ok(None)
     }
@@ -486,55 +506,6 @@ impl Conversation {
         let refused = matches!(self.expects.last(), Some(Expect::Refusal(_)));
         self.passing = Passing { left: header.body - names, dropped: refused };
         Ok(Step::Done(HEADER_LEN + names))
-    }
-
-    fn describe_or_close(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
-        let (tag, what) = if whole.first() == Some(&b'D') { (b'D', "Describe") } else { (b'C', "Close") };
-        let mut reader = Reader::new(body);
-        let (Ok(kind), Ok(name)) = (reader.u8(), reader.cstr()) else { return Err(malformed(what)) };
-        if !reader.is_empty() || !matches!(kind, b'S' | b'P') {
-            return Err(malformed(what));
-        }
-        match (tag, kind) {
-            (b'D', b'S') => {
-                let Ok(statement) = self.server_name(name, ways)? else { return Ok(None) };
-                let name = statement.as_ref().map_or(name, |statement| &statement.name);
-                message::named(ways.to_server, b'D', b'S', name);
-                self.expects.push(Expect::Describe);
-                self.unsynced = true;
-                Ok(None)
-            }
-            (b'D', _) => Ok(self.extended(whole, Expect::Describe, ways)),
-            (_, b'S') => self.close_statement(whole, name, ways),
-            _ => Ok(self.extended(whole, Expect::Close, ways)),
-        }
-    }
-
-    fn close_statement(&mut self, whole: &[u8], name: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
-        if name.is_empty() {
-            self.statements.drop_unnamed();
-            if let Some(state) = &mut ways.state {
-                state.unnamed = (0, 0);
-            }
-            return Ok(self.extended(whole, Expect::Close, ways));
-        }
-        if self.names_unsettled() {
-            return Ok(Some(Next::Stall));
-        }
-        match self.statements.set(name, None) {
-            Some(previous) => {
-                // Other clients may use the same statement: it stays on the server connection.
-                let named = Named { name: name.into(), previous: Some(previous), key: None };
-                self.expects.push(Expect::Local(b'3', Some(Box::new(named))));
-                self.change_segment = self.segment;
-                Ok(None)
-            }
-            None if name.starts_with(PREFIX) => {
-                self.expects.push(Expect::Local(b'3', None));
-                Ok(None)
-            }
-            None => Ok(self.extended(whole, Expect::Close, ways)),
-        }
     }
 }
 

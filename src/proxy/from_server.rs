@@ -5,7 +5,7 @@ use crate::pool::server::ServerState;
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::conversation::{Conversation, Passing};
 use crate::proxy::expect::Expect;
-use crate::proxy::heal::result_changed;
+use crate::proxy::shapes::{changed, is_description};
 use crate::wire::body::{Reader, error_fields};
 use crate::wire::frame::{self, HEADER_LEN, Header, MAX_BODY};
 use crate::wire::message::{self, Failure};
@@ -17,7 +17,7 @@ const MAX_PARAMETERS: usize = 500;
 
 /// What happens to one frame of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Forward,
     Drop,
 }
@@ -71,14 +71,13 @@ impl Conversation {
                 }
                 continue;
             }
-            let probing = matches!(self.expects.head(), Some(Expect::Probe(_)));
-            let (header, body) = match next_frame(rest, probing) {
+            let (header, body) = match next_frame(rest, self.expects.head()) {
                 Ok(Some(found)) => found,
                 Ok(None) => break None,
                 Err(failure) => break Some(failure),
             };
             // Words of our own may come with these, and go behind what was passed on so far.
-            if matches!(header.tag, b'Z' | b'E' | b'A') {
+            if matches!(header.tag, b'Z' | b'E' | b'A') || self.holds_parameters() {
                 copy(run, at, to_client);
                 run = at;
             }
@@ -115,6 +114,9 @@ impl Conversation {
                 self.expects.probe_row(body);
                 Ok(Fate::Drop)
             }
+            tag if is_description(tag) && self.is_described() => {
+                Ok(self.described(tag, (body, header.body == body.len()), state, to_client))
+            }
             b'C' if !ours => {
                 self.tally.command(body);
                 self.answer(header.tag, body, state)
@@ -142,6 +144,7 @@ impl Conversation {
             b'E' => {
                 match self.expects.head() {
                     Some(Expect::Refusal(own)) => self.tally.error(false, own.code.as_bytes()),
+                    Some(Expect::Changed) => self.tally.error(false, b"0A000"),
                     _ => self.tally.error(true, error_fields(body).code),
                 }
                 self.refused_write |= error_fields(body).code == b"25006";
@@ -181,7 +184,7 @@ impl Conversation {
             (b'D' | b'd' | b'c' | b'H' | b'T' | b'C' | b'I' | b'V', Expect::Query(_) | Expect::NamedQuery(_)) => {
                 return Ok(Fate::Forward);
             }
-            (b'D' | b'd' | b'c' | b'H', Expect::Execute) | (b't', Expect::Describe) => return Ok(Fate::Forward),
+            (b'D' | b'd' | b'c' | b'H', Expect::Execute) | (b't', Expect::Describe(None)) => return Ok(Fate::Forward),
             (b'G', Expect::Query(_) | Expect::NamedQuery(_)) => {
                 let (dropped, ended) = self.expects.drop_syncs_in_copy();
                 self.copy_took_syncs |= dropped > 0;
@@ -196,10 +199,10 @@ impl Conversation {
                 return Ok(Fate::Forward);
             }
             (b'1', Expect::ParseUnnamed(_) | Expect::ParseNamed(_))
-            | (b'2', Expect::Bind)
+            | (b'2', Expect::Bind(_))
             | (b'3', Expect::Close)
             | (b'C' | b's' | b'I', Expect::Execute)
-            | (b'T' | b'n', Expect::Describe) => {
+            | (b'T' | b'n', Expect::Describe(None)) => {
                 if let Some(Expect::Execute) = self.expects.pop() {
                     self.tally.finished(self.expects.taken, false);
                 }
@@ -296,20 +299,17 @@ impl Conversation {
             self.ahead_failed = Some(self.in_client_words(body).unwrap_or_else(|| body.into()));
             return Fate::Drop;
         }
-        if result_changed(body) {
-            // Whatever else uses the same table is out of date too.
-            state.prepared.distrust();
-            if self.expects.is_last_segment() && self.heal() {
-                while let Some(skipped) = self.expects.pop_unready() {
-                    self.undo(skipped, state);
-                }
-                self.expects.fail_head();
-                return Fate::Drop;
+        if self.is_about_change(body, state) && self.expects.is_last_segment() && self.heal() {
+            while let Some(skipped) = self.expects.pop_unready() {
+                self.undo(skipped, state);
             }
+            self.expects.fail_head();
+            return Fate::Drop;
         }
         self.errored = true;
+        self.give_parameters(to_client);
         let fate = match self.in_client_words(body) {
-            Some(words) if !matches!(self.expects.head(), Some(Expect::Refusal(_))) => {
+            Some(words) if !matches!(self.expects.head(), Some(Expect::Refusal(_) | Expect::Changed)) => {
                 message::frame(to_client, b'E', |out| out.extend_from_slice(&words));
                 Fate::Drop
             }
@@ -324,6 +324,10 @@ impl Conversation {
             None | Some(Expect::Sync) => return fate,
             Some(Expect::Refusal(failure)) => {
                 failure.write(to_client);
+                Fate::Drop
+            }
+            Some(Expect::Changed) => {
+                changed().write(to_client);
                 Fate::Drop
             }
             Some(_) => fate,
@@ -360,10 +364,15 @@ impl Conversation {
 }
 
 /// The next frame of a server, as far as it must be there to be understood.
-fn next_frame(rest: &[u8], probing: bool) -> Result<Option<(Header, &[u8])>, Failure> {
+fn next_frame<'a>(rest: &'a [u8], head: Option<&Expect>) -> Result<Option<(Header, &'a [u8])>, Failure> {
     let header = frame::header(rest, MAX_BODY).map_err(|error| unexpected(&error.to_string()))?;
     let Some(header) = header else { return Ok(None) };
-    Ok(held_body(header, rest, probing && header.tag == b'D')?.map(|body| (header, body)))
+    let asked = match head {
+        Some(Expect::Probe(_)) => header.tag == b'D',
+        Some(Expect::Describe(Some(_)) | Expect::Check(_)) => is_description(header.tag),
+        _ => false,
+    };
+    Ok(held_body(header, rest, asked)?.map(|body| (header, body)))
 }
 
 /// The body of a frame that must be whole to be understood, `Some(&[])` for one that is passed on by its header alone.

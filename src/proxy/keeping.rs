@@ -14,6 +14,7 @@ use crate::pool::settings::{
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::expect::Expect;
+use crate::proxy::from_client::Ways;
 use crate::proxy::pins::{Pins, Reason};
 use crate::proxy::probe::Probe;
 use crate::proxy::traces;
@@ -73,9 +74,9 @@ impl Conversation {
     }
 
     /// Gives startup settings back that a reset takes away: for a client these are its defaults.
-    pub(super) fn restore(&mut self, effect: &Effect, to_server: &mut Vec<u8>) {
+    pub(super) fn restore(&mut self, effect: &Effect, ways: &mut Ways<'_>) {
         let lost = self.reset_by(effect);
-        self.send_restored(lost, to_server);
+        self.send_restored(lost, ways);
     }
 
     /// The same for a statement that is not sent before the next Sync.
@@ -90,16 +91,19 @@ impl Conversation {
     }
 
     /// After a Sync: what was put off by [`Self::restore_later`].
-    pub(super) fn restore_after_sync(&mut self, to_server: &mut Vec<u8>) {
+    pub(super) fn restore_after_sync(&mut self, ways: &mut Ways<'_>) {
         if let Some(doubts) = &mut self.doubts {
             let lost = std::mem::take(&mut doubts.restore);
-            self.send_restored(lost, to_server);
+            self.send_restored(lost, ways);
         }
     }
 
-    fn send_restored(&mut self, lost: Settings, to_server: &mut Vec<u8>) {
+    fn send_restored(&mut self, lost: Settings, ways: &mut Ways<'_>) {
         if !lost.is_empty() {
-            message::query(to_server, assignments(&lost).as_bytes());
+            message::query(ways.to_server, assignments(&lost).as_bytes());
+            if let Some(state) = &mut ways.state {
+                state.forget_unnamed();
+            }
             self.expects.push(Expect::Restored(Box::new(lost)));
         }
     }
@@ -192,7 +196,7 @@ impl Conversation {
             // So that what the server has prepared is what the proxy thinks.
             message::query(to_server, b"DEALLOCATE ALL");
             state.prepared.clear();
-            state.unnamed = (0, 0);
+            state.forget_unnamed();
             self.expects.push(Expect::Injected);
         }
         if self.keeps {
@@ -208,6 +212,7 @@ impl Conversation {
             let names = self.doubts.as_mut().map(|doubts| std::mem::take(&mut doubts.names)).unwrap_or_default();
             let probe = Probe::new(care, names, &self.want);
             message::query(to_server, probe.sql().as_bytes());
+            state.forget_unnamed();
             self.expects.push(Expect::Probe(Box::new(probe)));
         }
     }

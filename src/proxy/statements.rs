@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::pool::shape::Shape;
 use crate::pool::statements::Statement;
 use crate::proxy::care::Care;
 use crate::proxy::commands::Command;
@@ -44,6 +45,10 @@ pub struct Statements {
     unnamed_command: Option<Arc<Command>>,
     /// What the unnamed one needs when it runs.
     pub unnamed_care: Care,
+    /// What the client was told of the unnamed one.
+    pub unnamed_shape: Shape,
+    /// It is not that any more, where it was prepared again.
+    pub unnamed_changed: bool,
     /// Counts unnamed statements, so that a server connection's can be told from a later one.
     pub unnamed_count: u64,
 }
@@ -106,6 +111,7 @@ impl Statements {
         self.unnamed.extend_from_slice(rest);
         self.unnamed_care = care;
         self.unnamed_count += 1;
+        self.forget_shape();
     }
 
     /// Forgets the unnamed statement, as a simple Query does.
@@ -115,6 +121,12 @@ impl Statements {
             self.unnamed = Vec::new();
         }
         self.unnamed.clear();
+    }
+
+    /// Forgets what the client was told of the unnamed statement.
+    pub fn forget_shape(&mut self) {
+        self.unnamed_shape.clear();
+        self.unnamed_changed = false;
     }
 
     /// The unnamed statement: text, terminator and types.

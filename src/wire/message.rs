@@ -170,12 +170,14 @@ pub struct Failure {
     pub hint: Option<String>,
     /// The connection ends with it.
     pub fatal: bool,
+    /// PostgreSQL's function that says the same, for drivers that know an error by it.
+    pub routine: Option<&'static str>,
 }
 
 impl Failure {
     /// An error of one statement.
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: None, hint: None, fatal: false }
+        Self { code, message: message.into(), detail: None, hint: None, fatal: false, routine: None }
     }
 
     /// An error that ends the connection.
@@ -203,6 +205,7 @@ impl Failure {
         // What PostgreSQL would say itself in the same case is said in its words; the rest names its author.
         let own = matches!(self.code, "25P01" | "25P02" | "26000" | "34000" | "3B001" | "42P05")
             || self.code.starts_with("28")
+            || self.routine.is_some()
             || self.message.starts_with("pgweir");
         let message = if own { self.message.clone() } else { format!("pgweir: {}", self.message) };
         let mut fields = vec![
@@ -213,6 +216,7 @@ impl Failure {
         ];
         fields.extend(self.detail.clone().map(|text| (b'D', text)));
         fields.extend(self.hint.clone().map(|text| (b'H', text)));
+        fields.extend(self.routine.map(|text| (b'R', text.to_owned())));
         for (_, text) in &mut fields {
             text.retain(|c| c != '\0');
         }

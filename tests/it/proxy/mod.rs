@@ -14,9 +14,9 @@ pub mod raw;
 mod replicas;
 mod servers;
 mod session;
+mod shapes;
 mod sharded;
 mod state;
-
 mod tls;
 mod web;
 

@@ -99,31 +99,6 @@ fn errors_speak_of_the_clients_own_text() {
 }
 
 #[test]
-fn a_changed_result_type_heals() {
-    let stage = Stage::new(1);
-    let (mut a, mut b) = (stage.client(), stage.client());
-    let mut direct = super::raw::Raw::login(stage.cluster.port(), "postgres", "postgres", "postgres", &[]);
-    direct.query("create table t as select 1 as k");
-    assert_eq!(a.talk(&[parse("s", "select * from t"), sync()], 1), "1 Z:I");
-    assert_eq!(a.query("prepare p as select * from t"), "C:PREPARE Z:I");
-    assert_eq!(a.talk(&[bind("s", &[]), execute(), sync()], 1), "2 D:1 C:SELECT_1 Z:I");
-    // Nobody told the proxy.
-    direct.query("alter table t add l int default 2");
-    assert_eq!(a.talk(&[bind("s", &[]), execute(), sync()], 1), "2 D:1,2 C:SELECT_1 Z:I");
-    direct.query("alter table t add m int default 3");
-    assert_eq!(a.query("execute p"), "T D:1,2,3 C:SELECT_1 Z:I");
-    // In a transaction it is PostgreSQL's error, once.
-    direct.query("alter table t add n int default 4");
-    assert_eq!(a.query("begin"), "C:BEGIN Z:T");
-    assert_eq!(a.talk(&[bind("s", &[]), execute(), sync()], 1), "E:0A000 Z:E");
-    assert_eq!(a.query("rollback"), "C:ROLLBACK Z:I");
-    assert_eq!(a.query("begin"), "C:BEGIN Z:T");
-    assert_eq!(a.talk(&[bind("s", &[]), execute(), sync()], 1), "2 D:1,2,3,4 C:SELECT_1 Z:T");
-    assert_eq!(a.query("commit"), "C:COMMIT Z:I");
-    assert_eq!(b.value("select 'b'"), "b");
-}
-
-#[test]
 fn statement_mode_gives_the_connection_back_after_each_statement() {
     let stage = Stage::new(1);
     let config = super::config(&stage.cluster, 1).replace("pool: {", "pool: {mode: statement, ");
