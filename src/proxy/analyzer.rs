@@ -14,7 +14,7 @@ use crate::proxy::mentions::{Mention, mentions};
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::seen::Seen;
 use crate::proxy::meter::templates::Place;
-use crate::proxy::traces;
+use crate::proxy::{strangers, traces};
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind};
 use crate::sql::template::{Keyword, Scanner, TemplateKey};
 
@@ -87,9 +87,7 @@ impl Analyzer {
         }
         let key = (self.functions.id, scan.key);
         match self.known.get(&key) {
-            Some(&(care, speaks)) if !care.has(Care::NAMED | Care::SETTINGS) => {
-                Verdict { care, speaks, ..Verdict::default() }
-            }
+            Some(&(care, speaks)) if !care.has(Care::BY_NAME) => Verdict { care, speaks, ..Verdict::default() },
             Some(_) => self.read(sql).0,
             None => {
                 let (verdict, care) = self.read(sql);
@@ -100,6 +98,11 @@ impl Analyzer {
                 verdict
             }
         }
+    }
+
+    /// The number of the functions that are known.
+    pub fn functions_id(&self) -> u64 {
+        self.functions.id
     }
 
     /// Knows of no function that users have defined any more.
@@ -172,8 +175,16 @@ impl Reading {
             "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" | "prepare"
         );
         self.undoes |= matches!(name(sql, tokens.first()).as_str(), "rollback" | "abort");
-        self.care.add(traces::of_command(sql, tokens));
-        self.care.add(traces::of_calls(sql, tokens, functions, &mut self.names));
+        let command = traces::of_command(sql, tokens);
+        let mut calls = traces::of_calls(sql, tokens, functions, &mut self.names);
+        if strangers::are_called(sql, tokens, functions) {
+            calls.add(Care::STRANGE);
+        }
+        // Whatever comes to call such a function has to be known as well.
+        if command.has(Care::DEFINES) && !calls.without(Care::ENDS).is_clean() {
+            self.care.add(Care::TEACHES);
+        }
+        self.care.add(command | calls);
     }
 
     fn verdict(mut self, sql: &[u8]) -> (Verdict, Care) {
@@ -193,7 +204,7 @@ impl Reading {
             self.care.add(effect.care());
             self.names.extend(effect.names());
         }
-        if self.care.has(Care::NAMED | Care::SETTINGS) {
+        if self.care.has(Care::BY_NAME) {
             traces::dotted_names(sql, &mut self.names);
         }
         let of_template = effect.as_ref().map_or(self.care, |effect| self.care | effect.care());

@@ -53,7 +53,10 @@ fn body(defined: &Defined, tokens: &[Token], known: &Functions) -> Trait {
         "internal" if !["set_config", "advisory"].iter().any(|word| defined.body.contains(word)) => Care::CLEAN,
         _ => Care::UNSEEN,
     };
-    // Definitions are looked for where they are made, not in functions that make them.
+    if care.has(Care::DEFINES | Care::SETTINGS) && speaks_of_definitions(sql) {
+        care.add(Care::TEACHES);
+    }
+    // What a function defines is looked for when it is committed.
     care = care.without(Care::DEFINES | Care::ENDS);
     if care.has(Care::CREATES) {
         care = care.without(Care::CREATES) | Care::STATE;
@@ -62,6 +65,35 @@ fn body(defined: &Defined, tokens: &[Token], known: &Functions) -> Trait {
         traces::dotted_names(sql, &mut settings);
     }
     Trait { care, settings }
+}
+
+/// Whether a text that cannot be followed may make functions, or things that call them.
+pub fn speaks_of_definitions(sql: &[u8]) -> bool {
+    let makes = ["create", "alter", "replace"];
+    let what = [
+        "function",
+        "procedure",
+        "routine",
+        "aggregate",
+        "operator",
+        "trigger",
+        "rule",
+        "view",
+        "policy",
+        "domain",
+        "cast",
+        "extension",
+        "default",
+        "generated",
+        "check",
+        "attach",
+        "inherit",
+        "references",
+        "rename",
+    ];
+    let text = String::from_utf8_lossy(sql).to_ascii_lowercase();
+    let mut words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+    words.clone().any(|word| makes.contains(&word)) && words.any(|word| what.contains(&word))
 }
 
 fn statements(sql: &[u8], tokens: &[Token], known: &Functions, settings: &mut Vec<String>) -> Care {
@@ -109,7 +141,7 @@ fn statement(sql: &[u8], tokens: &[Token], settings: &mut Vec<String>) -> Care {
 }
 
 /// The tables and views whose use may leave something: `callers` are pairs of a relation and a function that it
-/// calls, `reaches` of a relation and another that its use may touch.
+/// calls, `reaches` of a relation and another that its use may touch. What `*` calls may leave anything.
 pub fn spread(
     functions: &HashMap<String, Trait>,
     callers: &[(String, String)],
@@ -117,7 +149,17 @@ pub fn spread(
 ) -> HashMap<String, Trait> {
     let mut tables: HashMap<String, Trait> = HashMap::new();
     for (table, function) in callers {
-        if let Some(found) = functions.get(function) {
+        // Functions in C are known by their names.
+        let mut settings = Vec::new();
+        let care = match function.strip_prefix('*') {
+            Some(text) => {
+                traces::dotted_names(text.as_bytes(), &mut settings);
+                Care::UNSEEN
+            }
+            None => traces::builtin(function, b"", &[], &mut settings).without(Care::ENDS),
+        };
+        let by_name = Trait { care, settings };
+        for found in functions.get(function).into_iter().chain(Some(&by_name)).filter(|found| !found.care.is_clean()) {
             tables.entry(table.clone()).or_default().join(found);
         }
     }

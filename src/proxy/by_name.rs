@@ -109,7 +109,8 @@ impl Plan {
             (Verb::Prepare { tail, inner }, None) => {
                 let care = analyzer.analyze(sql.get(inner.clone()).unwrap_or_default()).extended_care();
                 let tail = sql.get(tail.clone()).unwrap_or_default();
-                Some(self.prepare(talk, &mention.name, tail, care))
+                let read = analyzer.functions_id();
+                Some(self.prepare(talk, &mention.name, tail, (care, read)))
             }
             // The server refuses a name that is taken, after it has looked at the statement.
             (Verb::Prepare { .. }, Some(entry)) => {
@@ -139,7 +140,7 @@ impl Plan {
         }
     }
 
-    fn prepare(&mut self, talk: &Conversation, name: &[u8], tail: &[u8], care: Care) -> Vec<u8> {
+    fn prepare(&mut self, talk: &Conversation, name: &[u8], tail: &[u8], (care, read): (Care, u64)) -> Vec<u8> {
         let mut tail = tail.to_vec();
         let statement = loop {
             let statement = talk.interned.statements.intern(Statement::sql(&tail, talk.meaning_now()));
@@ -151,7 +152,7 @@ impl Plan {
         };
         self.made.push(statement.clone());
         let server_name = statement.name.to_vec();
-        let entry = Entry { statement, care, command: None };
+        let entry = Entry { statement, care, read, command: None };
         self.names.push((name.into(), Some(entry.clone())));
         self.query.changes.push_back(Change::Prepare(name.into(), entry));
         server_name
@@ -196,6 +197,7 @@ impl Conversation {
             message::ready(ways.to_client, self.status);
             return Ok(None);
         }
+        mentions.iter().for_each(|mention| self.statements.renew_care(&mention.name, ways.analyzer));
         let mut plan = Plan::default();
         let mut at = 0;
         for mention in mentions {
@@ -227,7 +229,7 @@ impl Conversation {
         for entry in &plan.run {
             self.use_care(entry.care, &entry.statement.rest, ways);
         }
-        if plan.run.iter().any(|entry| entry.care.has(Care::NAMED | Care::SETTINGS)) {
+        if plan.run.iter().any(|entry| entry.care.has(Care::BY_NAME)) {
             self.see_parameters(sql);
         }
         message::query(ways.to_server, &plan.text);

@@ -6,7 +6,7 @@ use crate::pool::settings::Value;
 
 /// What has to be seen to before the statement's server connection may serve another client: any of the marks below.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Care(u8);
+pub struct Care(u16);
 
 impl Care {
     /// It leaves no trace in the session.
@@ -19,7 +19,7 @@ impl Care {
     pub const STATE: Self = Self(4);
     /// It may take such a thing away.
     pub const ENDS: Self = Self(8);
-    /// It may define functions, or what calls them: triggers, views, defaults.
+    /// It may define what statements speak of: tables, types, functions.
     pub const DEFINES: Self = Self(16);
     /// It leaves what no command takes away: a loaded library, the random number generator's seed.
     pub const STAYS: Self = Self(32);
@@ -27,6 +27,12 @@ impl Care {
     pub const FORGETS: Self = Self(64);
     /// It creates something, which is temporary where the search path says so.
     pub const CREATES: Self = Self(128);
+    /// It may define what leaves something: functions, and triggers, views or defaults that call such functions.
+    pub const TEACHES: Self = Self(256);
+    /// It may call a function that was not there when functions were read last.
+    pub const STRANGE: Self = Self(512);
+    /// What it changes depends on its constants.
+    pub const BY_NAME: Self = Self(Self::NAMED.0 | Self::SETTINGS.0 | Self::STRANGE.0);
     /// It may do anything to the session.
     pub const UNSEEN: Self = Self(Self::SETTINGS.0 | Self::STATE.0);
 
@@ -46,6 +52,12 @@ impl Care {
         Self(self.0 & !these.0)
     }
 
+    /// Only these marks.
+    #[must_use]
+    pub fn only(self, these: Self) -> Self {
+        Self(self.0 & these.0)
+    }
+
     /// Adds marks.
     pub fn add(&mut self, more: Self) {
         self.0 |= more.0;
@@ -62,7 +74,8 @@ impl BitOr for Care {
 
 impl std::fmt::Debug for Care {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let marks = ["NAMED", "SETTINGS", "STATE", "ENDS", "DEFINES", "STAYS", "FORGETS", "CREATES"];
+        let marks =
+            ["NAMED", "SETTINGS", "STATE", "ENDS", "DEFINES", "STAYS", "FORGETS", "CREATES", "TEACHES", "STRANGE"];
         let held = marks.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 == 1);
         f.debug_set().entries(held.map(|(_, mark)| mark)).finish()
     }

@@ -99,8 +99,9 @@ impl Conversation {
     }
 
     /// The command as it is to run now.
-    pub(super) fn derive(&self, command: &Command) -> Derived {
+    pub(super) fn derive(&mut self, command: &Command, analyzer: &Analyzer) -> Derived {
         let mention = &command.mention;
+        self.statements.renew_care(&mention.name, analyzer);
         let known = self.statements.get(&mention.name).cloned();
         let mut derived = Derived { rest: Vec::new(), needs: None, change: None, care: Care::CLEAN };
         let name = match (&mention.verb, known) {
@@ -112,7 +113,8 @@ impl Conversation {
                 let tail = command.rest.get(tail.clone()).unwrap_or_default();
                 let statement = self.interned.statements.intern(Statement::sql(tail, self.meaning_now()));
                 let name = statement.name.clone();
-                let entry = Entry { statement, care: command.care, command: None };
+                // Thought of again when it runs.
+                let entry = Entry { statement, care: command.care, read: 0, command: None };
                 derived.change = Some(Change::Prepare(mention.name.clone(), entry));
                 Some(name)
             }
@@ -152,7 +154,7 @@ impl Conversation {
     /// Brings the command that a name (or the unnamed statement) stands for up to date, before it is used; gives what its Execute changes.
     pub(super) fn refresh(&mut self, name: &[u8], ways: &mut Ways<'_>) -> Option<Change> {
         let command = self.statements.command(name)?;
-        let derived = self.derive(&command);
+        let derived = self.derive(&command, ways.analyzer);
         if let Some(needs) = &derived.needs {
             self.ensure(needs, ways);
         }
@@ -162,13 +164,13 @@ impl Conversation {
         }
         if name.is_empty() {
             if self.statements.unnamed() != Some(derived.rest.as_slice()) {
-                let care = self.statements.unnamed_care;
+                let care = (self.statements.unnamed_care, self.statements.unnamed_read);
                 self.statements.set_unnamed(&derived.rest, care, Some(command));
             }
         } else if let Some(entry) = self.statements.get(name) {
-            let care = entry.care;
+            let (care, read) = (entry.care, entry.read);
             let statement = self.interned.statements.intern(Statement::new(&derived.rest, self.meaning_now()));
-            self.statements.set(name, Some(Entry { statement, care, command: Some(command) }));
+            self.statements.set(name, Some(Entry { statement, care, read, command: Some(command) }));
         }
         derived.change
     }

@@ -17,12 +17,15 @@ use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
 use crate::pool::settings::{Reported, Settings as SessionSettings};
 use crate::pool::{Interned, Pool, PoolOptions};
-use crate::proxy::functions::FunctionWatch;
 use crate::proxy::lookup::Lookup;
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::templates::Templates;
 use crate::proxy::servers::Servers;
 use crate::proxy::sharded::Shared;
+use crate::proxy::watch::{FunctionWatch, Unread};
+
+/// How often the functions are looked at where nobody gives connections back.
+const REFRESH_EVERY: Duration = Duration::from_secs(30);
 
 /// Most settings whose greeting is remembered.
 const MAX_GREETINGS: usize = 1000;
@@ -47,7 +50,7 @@ pub struct Database {
     /// Where users are looked up who are not in the configuration.
     pub lookup: Option<Lookup>,
     /// Functions that may change the session they run in.
-    pub functions: FunctionWatch,
+    pub functions: Arc<FunctionWatch>,
     pub(super) interned: Arc<Interned>,
     pub(super) workers: usize,
     /// What its clients share when its tables lie on shards.
@@ -85,7 +88,7 @@ impl Database {
             pools: Mutex::default(),
             greetings: Mutex::default(),
             lookup: None,
-            functions: FunctionWatch::default(),
+            functions: Arc::default(),
             interned,
             workers,
             meter: Arc::new(Meter::new(name, workers, templates)),
@@ -219,19 +222,27 @@ impl Database {
         }
     }
 
-    /// Reads the names of functions again when that is `after` or longer ago.
-    pub fn watch_functions(self: &Arc<Self>, pool: &Arc<Pool>, home: usize, after: Duration) {
-        if self.sharded.is_none() && self.functions.is_due(after) {
-            let (database, pool) = (self.clone(), pool.clone());
-            tokio::spawn(async move { database.functions.read(pool, home).await });
+    /// Sees to it that functions are looked at again and again; call it a few times a second.
+    pub fn watch_functions(&self, pool: &Arc<Pool>, home: usize) {
+        self.functions.tick();
+        if self.sharded.is_none() && self.functions.is_neglected(REFRESH_EVERY) {
+            let (functions, pool) = (self.functions.clone(), pool.clone());
+            tokio::spawn(async move { functions.insist(pool, home).await });
         }
     }
 
-    /// Reads the functions over a connection that is given back, as they have changed on it.
-    pub async fn learn(self: Arc<Self>, pool: Arc<Pool>, mut conn: Box<ServerConn>) {
-        match self.functions.read_over(&pool, &mut conn).await {
-            true => pool.release_after(conn, Hygiene::Clean),
-            false => pool.discard(conn),
+    /// Looks at the functions over a connection that is given back: they have changed on it, as `unread` says, or it is
+    /// time. What was done on it was thought of with functions number `id`, and it is cleaned where these have changed.
+    pub async fn learn(self: Arc<Self>, pool: Arc<Pool>, mut conn: Box<ServerConn>, unread: Option<Unread>, id: u64) {
+        if self.functions.look_over(&pool, &mut conn).await {
+            let settled = unread.is_some() || self.functions.is_settled(id);
+            let hygiene = if settled { Hygiene::Clean } else { Hygiene::Discard };
+            return pool.release_after(conn, hygiene);
+        }
+        let home = conn.home;
+        pool.discard(conn);
+        if unread.is_some() {
+            self.functions.insist(pool, home).await;
         }
     }
 

@@ -97,6 +97,11 @@ impl Conversation {
                 return Err(Next::Fail(Failure::fatal("08P01", message)));
             }
         }
+        if self.copy_in && !matches!(header.tag, b'S' | b'H') {
+            // The server says so, and ends the connection.
+            self.passing = Passing { left: header.total(), dropped: false };
+            return Ok(Step::Done(0));
+        }
         if self.expects.len() > MAX_EXPECTED || self.must_learn() {
             return Ok(Step::Wait(Next::Stall));
         }
@@ -285,12 +290,12 @@ impl Conversation {
             self.refuse(failure, ways);
             return Ok(None);
         }
-        let care = verdict.extended_care();
+        let (care, read) = (verdict.extended_care(), ways.analyzer.functions_id());
         let command = if verdict.speaks { command(sql, rest, ways.analyzer) } else { None };
         if (command.is_some() || !name.is_empty()) && self.names_unsettled() {
             return Ok(Some(Next::Stall));
         }
-        let derived = command.as_deref().map(|command| self.derive(command));
+        let derived = command.as_deref().map(|command| self.derive(command, ways.analyzer));
         if let Some(needs) = derived.as_ref().and_then(|derived| derived.needs.as_ref()) {
             self.ensure(needs, ways);
         }
@@ -300,7 +305,7 @@ impl Conversation {
             self.unnamed_place = place;
             self.unnamed_segment = self.segment;
             message::parse(ways.to_server, b"", rest);
-            self.statements.set_unnamed(rest, care, command);
+            self.statements.set_unnamed(rest, (care, read), command);
             state.unnamed = (self.id, self.statements.unnamed_count);
             return Ok(self.extended(b"", Expect::ParseUnnamed(self.statements.unnamed_count), ways));
         }
@@ -321,7 +326,7 @@ impl Conversation {
             Missing::Nothing if self.may_have_failed() => Missing::Parse(Some(statement.clone())),
             missing => missing,
         };
-        let previous = self.statements.set(name, Some(Entry { statement: statement.clone(), care, command }));
+        let previous = self.statements.set(name, Some(Entry { statement: statement.clone(), care, read, command }));
         let named = |key| Box::new(Named { name: name.into(), previous, key });
         match missing {
             Missing::Nothing => self.expects.push(Expect::Local(b'1', Some(named(None)))),
@@ -376,6 +381,7 @@ impl Conversation {
             return Err(Next::NeedServer);
         }
         self.change = None;
+        self.statements.renew_care(name, ways.analyzer);
         if name.is_empty() {
             if self.statements.command(name).is_some() {
                 if self.names_unsettled() {
@@ -440,7 +446,7 @@ impl Conversation {
 
     /// Notes what a statement of this text leaves when it runs; `rest` is the text, its terminator and more.
     pub(super) fn use_care(&mut self, care: Care, rest: &[u8], ways: &mut Ways<'_>) {
-        if care.has(Care::NAMED | Care::SETTINGS) {
+        if care.has(Care::BY_NAME) {
             let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
             let verdict = ways.analyzer.read_again(text);
             self.see_to(care, verdict.names);

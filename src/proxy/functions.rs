@@ -5,22 +5,11 @@
 //! anything. So that a connection is looked at after a call of one that leaves something, and ordinary statements pay
 //! nothing, their names are read from the server, with those of the tables and views that call them unseen.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-
-use crate::net::connect::ServerTarget;
-use crate::pool::server::ServerConn;
-use crate::pool::{Pool, Taken};
 use crate::proxy::bodies::{Defined, judge, spread};
 use crate::proxy::care::Care;
-use crate::wire::message::Failure;
-
-/// How often the functions are read again while there are clients; one that is defined in between past this process is not known.
-pub const REFRESH_EVERY: Duration = Duration::from_secs(30);
 
 /// Every function that users have defined in another language than C, and whether an event trigger calls it.
 pub const FUNCTIONS: &str = "SELECT p.proname, l.lanname, CASE WHEN p.prosrc OPERATOR(pg_catalog.=) '' \
@@ -32,17 +21,34 @@ pub const FUNCTIONS: &str = "SELECT p.proname, l.lanname, CASE WHEN p.prosrc OPE
      AND p.pronamespace OPERATOR(pg_catalog.<>) 'information_schema'::pg_catalog.regnamespace \
      AND l.lanname OPERATOR(pg_catalog.<>) 'c' AND p.prokind OPERATOR(pg_catalog.<>) 'a'";
 
-/// Names of tables, views and aggregates, and the functions that these call by themselves.
+/// Names of all functions there are.
+pub const NAMES: &str = "SELECT DISTINCT proname FROM pg_catalog.pg_proc";
+
+/// Names of tables, views and aggregates, and the functions that these call by themselves; `*` stands for one of
+/// PostgreSQL's own that leaves something, with the text that calls it, and the empty name for whatever calls them everywhere: operators, casts, domains.
 pub const CALLERS: &str = "WITH d AS (SELECT d.classid, d.objid, p.proname \
      FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) d.refobjid \
      WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass), \
-     o AS (SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid AS class, t.oid, t.tgrelid AS rel FROM pg_catalog.pg_trigger t \
-     UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, r.ev_class FROM pg_catalog.pg_rewrite r \
-     UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid, a.adrelid FROM pg_catalog.pg_attrdef a \
-     UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid, c.conrelid FROM pg_catalog.pg_constraint c \
-     UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, y.oid, y.polrelid FROM pg_catalog.pg_policy y) \
-     SELECT DISTINCT r.relname, d.proname FROM d JOIN o ON o.class OPERATOR(pg_catalog.=) d.classid \
-     AND o.oid OPERATOR(pg_catalog.=) d.objid JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) o.rel \
+     b AS (SELECT ' :funcid (' OPERATOR(pg_catalog.||) pg_catalog.string_agg(oid::pg_catalog.text, '|') OPERATOR(pg_catalog.||) ') ' AS calls \
+     FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace \
+     AND proname OPERATOR(pg_catalog.~) '^(set_config|setseed|pg_(try_)?advisory_(un)?lock(_shared|_all)?|query_to_xml.*|ts_stat|ts_rewrite)$'), \
+     o AS (SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid AS class, t.oid, t.tgrelid AS rel, t.tgqual AS tree FROM pg_catalog.pg_trigger t \
+     UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, r.ev_class, r.ev_action FROM pg_catalog.pg_rewrite r \
+     UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid, a.adrelid, a.adbin FROM pg_catalog.pg_attrdef a \
+     UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid, c.conrelid, c.conbin FROM pg_catalog.pg_constraint c \
+     UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, i.indrelid, NULL FROM pg_catalog.pg_index i \
+     UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, q.partrelid, q.partrelid, NULL FROM pg_catalog.pg_partitioned_table q \
+     UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, y.oid, y.polrelid, y.polqual FROM pg_catalog.pg_policy y \
+     UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, y.oid, y.polrelid, y.polwithcheck FROM pg_catalog.pg_policy y) \
+     SELECT DISTINCT COALESCE(r.relname, ''), d.proname::pg_catalog.text FROM d JOIN o ON o.class OPERATOR(pg_catalog.=) d.classid \
+     AND o.oid OPERATOR(pg_catalog.=) d.objid LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) o.rel \
+     UNION SELECT COALESCE(r.relname, ''), pg_catalog.concat('*', CASE o.class \
+     WHEN 'pg_catalog.pg_rewrite'::pg_catalog.regclass THEN pg_catalog.pg_get_ruledef(o.oid) \
+     WHEN 'pg_catalog.pg_constraint'::pg_catalog.regclass THEN pg_catalog.pg_get_constraintdef(o.oid) \
+     WHEN 'pg_catalog.pg_attrdef'::pg_catalog.regclass THEN pg_catalog.pg_get_expr(o.tree, o.rel) END) FROM b JOIN o ON o.tree::pg_catalog.text OPERATOR(pg_catalog.~) b.calls \
+     LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) o.rel WHERE o.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
+     UNION SELECT '', d.proname FROM d WHERE d.classid IN ('pg_catalog.pg_operator'::pg_catalog.regclass, \
+     'pg_catalog.pg_cast'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_amproc'::pg_catalog.regclass) \
      UNION SELECT a.proname, d.proname FROM d JOIN pg_catalog.pg_proc a ON a.oid OPERATOR(pg_catalog.=) d.objid \
      WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND a.prokind OPERATOR(pg_catalog.=) 'a'";
 
@@ -93,13 +99,32 @@ pub struct Functions {
     pub watch_definitions: bool,
     functions: HashMap<String, Trait>,
     tables: HashMap<String, Trait>,
+    /// Every function there is; `None` where that is not known.
+    names: Option<HashSet<Box<str>>>,
 }
 
 impl Functions {
     /// These, under a number of their own.
     pub fn new(functions: HashMap<String, Trait>, tables: HashMap<String, Trait>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), watch_definitions: false, functions, tables }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), functions, tables, ..Self::default() }
+    }
+
+    /// These, where there are no other functions than those in `names`, the rows of [`NAMES`].
+    #[must_use]
+    pub fn among(self, names: &Rows) -> Self {
+        let names = names.iter().flatten().flatten().map(|name| name.as_str().into()).collect();
+        Self { names: Some(names), ..self }
+    }
+
+    /// Whether there was no function of this name when they were read.
+    pub fn is_strange(&self, name: &str) -> bool {
+        self.names.as_ref().is_some_and(|names| !names.contains(name))
+    }
+
+    /// Whether [`Self::is_strange`] can say anything.
+    pub fn knows_names(&self) -> bool {
+        self.names.is_some()
     }
 
     /// What a function of this name may leave in its session; `None` when nothing.
@@ -112,6 +137,11 @@ impl Functions {
         self.tables.get(name)
     }
 
+    /// What any statement may leave, as something calls it that has no name: an operator, a cast, a domain.
+    pub fn everywhere(&self) -> Option<&Trait> {
+        self.tables.get("")
+    }
+
     /// True when no function leaves anything.
     pub fn is_empty(&self) -> bool {
         self.functions.is_empty() && self.tables.is_empty()
@@ -119,7 +149,7 @@ impl Functions {
 
     /// These functions, with what else is known.
     pub fn with(known: &Self, functions: HashMap<String, Trait>) -> Self {
-        Self { functions, tables: known.tables.clone(), id: known.id, watch_definitions: known.watch_definitions }
+        Self { functions, tables: known.tables.clone(), id: known.id, ..Self::default() }
     }
 
     /// All functions that leave something.
@@ -127,97 +157,19 @@ impl Functions {
         &self.functions
     }
 
-    fn says_the_same(&self, other: &Self) -> bool {
+    /// Whether these are the same functions that do the same.
+    pub fn says_the_same(&self, other: &Self) -> bool {
         self.functions == other.functions
             && self.tables == other.tables
+            && self.names == other.names
             && self.watch_definitions == other.watch_definitions
-    }
-}
-
-/// The functions of one database, read now and then.
-#[derive(Debug)]
-pub struct FunctionWatch {
-    current: ArcSwap<Functions>,
-    read: Mutex<Option<Instant>>,
-    /// Readings that were begun, and the number of the newest that has been heeded.
-    begun: AtomicU64,
-    newest: Mutex<u64>,
-}
-
-impl Default for FunctionWatch {
-    fn default() -> Self {
-        Self {
-            current: ArcSwap::from_pointee(Functions::default()),
-            read: Mutex::new(None),
-            begun: AtomicU64::new(0),
-            newest: Mutex::new(0),
-        }
-    }
-}
-
-impl FunctionWatch {
-    /// Begins with what `other` knows, until the names are read.
-    pub fn begin_with(&self, other: &Self) {
-        self.current.store(other.current.load_full());
-    }
-
-    /// What is known now.
-    pub fn current(&self) -> arc_swap::Guard<Arc<Functions>> {
-        self.current.load()
-    }
-
-    /// Whether it is time to read them again; the caller then does.
-    pub fn is_due(&self, after: Duration) -> bool {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = read.is_none_or(|read| read.elapsed() >= after);
-        if due {
-            *read = Some(Instant::now());
-        }
-        due
-    }
-
-    /// Reads them over a connection at hand; false when that failed.
-    pub async fn read_over(&self, pool: &Pool, conn: &mut ServerConn) -> bool {
-        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        match look(pool, conn).await {
-            Ok(functions) => {
-                let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-                // A slow one that began before a definition must not take back what a later one has found.
-                if number > *newest {
-                    *newest = number;
-                    if !functions.says_the_same(&self.current.load()) {
-                        self.current.store(Arc::new(functions));
-                    }
-                }
-                true
-            }
-            Err(failure) => {
-                warn(&pool.target, &failure.message);
-                false
-            }
-        }
-    }
-
-    /// Reads them over a connection of the pool.
-    pub async fn read(&self, pool: Arc<Pool>, home: usize) {
-        let taken = match pool.take(home) {
-            Taken::Now(conn) => Ok(conn),
-            Taken::Later(mut ticket) => std::future::poll_fn(|cx| ticket.poll(cx)).await,
-        };
-        match taken {
-            Ok(mut conn) => match self.read_over(&pool, &mut conn).await {
-                true => pool.release(conn),
-                false => pool.discard(conn),
-            },
-            Err(failure) => warn(&pool.target, &failure.message),
-        }
     }
 }
 
 /// Rows as text.
 pub type Rows = Vec<Vec<Option<String>>>;
 
-/// A database's functions as they are read: first [`FUNCTIONS`], then, where some of them matter, who calls them.
+/// A database's functions as they are read: first [`FUNCTIONS`], then who calls them.
 #[derive(Debug)]
 pub struct Definitions {
     defined: Vec<Defined>,
@@ -234,11 +186,6 @@ impl Definitions {
         let watching = rows.iter().filter(|row| text(row, 3) == "true").map(|row| text(row, 0)).collect();
         let found = judge(&defined, &Functions::default());
         Self { defined, watching, found }
-    }
-
-    /// True when no function leaves anything; who calls them does not matter then.
-    pub fn is_harmless(&self) -> bool {
-        self.found.is_empty()
     }
 
     /// The functions that matter, and the tables, given the rows of [`CALLERS`] and [`REACHES`].
@@ -263,18 +210,4 @@ impl Definitions {
 
 fn text(row: &[Option<String>], at: usize) -> String {
     row.get(at).cloned().flatten().unwrap_or_default()
-}
-
-async fn look(pool: &Pool, conn: &mut ServerConn) -> Result<Functions, Failure> {
-    let definitions = Definitions::new(&pool.rows(conn, FUNCTIONS.as_bytes()).await?);
-    if definitions.is_harmless() {
-        return Ok(Functions::new(HashMap::new(), HashMap::new()));
-    }
-    let callers = pool.rows(conn, CALLERS.as_bytes()).await?;
-    let reaches = pool.rows(conn, REACHES.as_bytes()).await?;
-    Ok(definitions.finish(&callers, &reaches))
-}
-
-fn warn(target: &ServerTarget, reason: &str) {
-    tracing::warn!(server = ?target, reason, "the database's functions could not be read; what was known stays");
 }

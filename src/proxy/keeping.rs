@@ -49,7 +49,10 @@ pub enum Parting {
 
 impl Conversation {
     /// Notes what a statement may leave.
-    pub(super) fn see_to(&mut self, care: Care, names: Vec<String>) {
+    pub(super) fn see_to(&mut self, mut care: Care, names: Vec<String>) {
+        if care.has(Care::STRANGE) {
+            care = care.without(Care::STRANGE) | Care::UNSEEN;
+        }
         self.care.add(care);
         self.see_definition(care);
         if care.has(Care::STAYS) {
@@ -64,6 +67,12 @@ impl Conversation {
                 self.care.add(Care::UNSEEN);
             }
         }
+    }
+
+    /// Notes that the statements so far may have done anything, as it is not known any more what functions they called.
+    pub(super) fn distrust(&mut self) {
+        let teaches = if self.care.has(Care::DEFINES) { Care::TEACHES } else { Care::CLEAN };
+        self.see_to(Care::UNSEEN | teaches, Vec::new());
     }
 
     /// Notes the parameters of a statement that may change settings by names that it is given.
@@ -182,15 +191,15 @@ impl Conversation {
             return true;
         }
         // What a pinned client has set matters only when it is not pinned any more.
-        let rest = if self.pins.is_empty() { Care::NAMED | Care::SETTINGS } else { Care::ENDS | Care::DEFINES };
+        let rest = if self.pins.is_empty() { Care::NAMED | Care::SETTINGS } else { Care::ENDS | Care::TEACHES };
         !self.keeps && self.care.has(rest | Care::STATE | Care::CREATES)
     }
 
     /// Asks.
     pub fn probe(&mut self, state: &mut ServerState, to_server: &mut Vec<u8>) {
         let mut care = std::mem::replace(&mut self.care, Care::CLEAN);
-        if care.has(Care::DEFINES) && self.pins.is_empty() {
-            self.care.add(Care::DEFINES);
+        if self.pins.is_empty() {
+            self.care.add(care.only(Care::DEFINES | Care::TEACHES));
         }
         if care.has(Care::FORGETS) {
             // So that what the server has prepared is what the proxy thinks.
@@ -258,7 +267,7 @@ impl Conversation {
     /// True when what the client has defined must be known before its next transaction begins.
     pub(super) fn must_learn(&self) -> bool {
         let over = self.status == b'I' && !self.unsynced && self.expects.only_own();
-        self.care.has(Care::DEFINES) && over && !self.keeps && self.pins.is_empty() && !self.suspect
+        self.care.has(Care::TEACHES) && over && !self.keeps && self.pins.is_empty() && !self.suspect
     }
 
     /// True when the server connection may go: to the next client, or to be closed when it is suspect.
@@ -278,7 +287,7 @@ impl Conversation {
 
     /// What the connection of a client that leaves while it is idle needs; some of it is noted in its state.
     pub fn part(&self, state: &mut ServerState) -> Parting {
-        let simple = Care::NAMED | Care::ENDS | Care::DEFINES;
+        let simple = Care::NAMED | Care::ENDS | Care::DEFINES | Care::TEACHES;
         if self.suspect || self.pins.has(Reason::Library) {
             Parting::Close
         } else if self.keeps || !self.pins.is_empty() || !self.care.without(simple).is_clean() {

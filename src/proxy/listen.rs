@@ -11,7 +11,6 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::proxy::about;
 use crate::proxy::crew::{Arrival, Stopwatch};
-use crate::proxy::functions::REFRESH_EVERY;
 use crate::proxy::login::House;
 use crate::proxy::pulse;
 use crate::proxy::steward::{Place, Steward};
@@ -128,7 +127,7 @@ async fn work(house: Arc<House>, home: usize) {
                         database.meter.tick();
                     }
                     if home == 0 && pool.counts().open > 0 {
-                        database.watch_functions(&pool, home, REFRESH_EVERY);
+                        database.watch_functions(&pool, home);
                     }
                 }
             }

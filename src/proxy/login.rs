@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
@@ -247,8 +247,8 @@ impl House {
         match pool.apply(&mut conn, settings).await {
             Ok(()) => {
                 let reported = conn.state.reported.clone();
-                let first = database.sharded.is_none() && database.functions.is_due(Duration::MAX);
-                if first && !database.functions.read_over(&pool, &mut conn).await {
+                let first = database.sharded.is_none() && database.functions.is_new();
+                if first && !database.functions.look_over(&pool, &mut conn).await {
                     pool.discard(conn);
                 } else {
                     pool.release(conn);

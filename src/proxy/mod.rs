@@ -7,7 +7,7 @@
 //! session  the sockets of one client: polls both, one task, no timers, no channels
 //!   conversation   what the bytes mean, without I/O: from_client, from_server, expect
 //!   keeping        what the client keeps: its settings, and what pins it to a server connection
-//!   analyzer       what a statement does to its session, once per template: changes, traces, functions, bodies
+//!   analyzer       what a statement does to its session, once per template: changes, traces, functions, bodies, strangers; watch
 //!   probe          asking the server what the session has become, where that cannot be known; pins say what stays
 //! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
 //! meter    counts, bytes and times of everything that passes
@@ -62,7 +62,9 @@ pub mod sharded;
 mod single;
 pub mod statements;
 mod steward;
+mod strangers;
 
 pub mod system;
 pub mod traces;
+pub mod watch;
 mod words;

@@ -223,7 +223,7 @@ impl Database {
         next.meter = self.meter.clone();
         next.disabled = AtomicBool::new(self.disabled.load(Ordering::Relaxed));
         next.paused = AtomicBool::new(self.paused.load(Ordering::SeqCst));
-        next.functions.begin_with(&self.functions);
+        next.functions = self.functions.clone();
         if self.sharded.is_some() && same_topology(&self.config, settings) {
             next.sharded = self.sharded.clone();
         }

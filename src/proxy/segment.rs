@@ -186,7 +186,7 @@ mod tests {
         let mut statements = Statements::default();
         for (name, sql) in [(&b"r"[..], READ), (b"w", WRITE)] {
             let statement = Arc::new(Statement::new(&[sql, b"\0\0\0"].concat(), 0));
-            statements.set(name, Some(Entry { statement, care: Care::CLEAN, command: None }));
+            statements.set(name, Some(Entry { statement, care: Care::CLEAN, read: 0, command: None }));
         }
         let readable = Arc::new(sample());
         Judge { reader: &mut Reader::default(), readable: &readable, statements: &statements }.judge(bytes)

@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -22,7 +21,6 @@ use crate::pool::{Pool, Ticket};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::backlog::Backlog;
 use crate::proxy::bulk::Bulk;
-use crate::proxy::care::Care;
 use crate::proxy::clients::{Seat, deliver};
 use crate::proxy::conversation::{Conversation, Next};
 use crate::proxy::crew::{Crew, Guest};
@@ -35,6 +33,7 @@ use crate::proxy::meter::timing::{Timing, now};
 use crate::proxy::pins::Pins;
 use crate::proxy::pulse::{Over, Phase};
 use crate::proxy::reads::Reader;
+use crate::proxy::watch::Unread;
 use crate::wire::message::Failure;
 
 mod route;
@@ -105,6 +104,12 @@ pub struct Session {
     ticket: Option<Ticket>,
     /// The database's functions are being read, because this client has changed them.
     reading: Option<JoinHandle<()>>,
+    /// It has sent a definition that nobody has read yet.
+    unread: Option<Unread>,
+    /// The number of the functions with which its statements were thought of.
+    read_with: u64,
+    /// What it had sent when that was doubted.
+    judged: u64,
     /// Why it keeps its server connection, as others were told.
     shown: Pins,
     blocked: Blocked,
@@ -160,6 +165,9 @@ impl Session {
             serving: None,
             ticket: None,
             reading: None,
+            unread: None,
+            read_with: 0,
+            judged: 0,
             shown: Pins::default(),
             blocked,
             leaving: false,
@@ -337,7 +345,13 @@ impl Session {
         }
         self.begin(work);
         work.analyzer.count_for(&self.access.database.meter);
-        work.analyzer.follow(self.talk.has_conforming_strings(), &self.access.database.functions.current());
+        {
+            let functions = self.access.database.functions.current();
+            if self.serving.is_none() || self.talk.is_idle() {
+                self.read_with = functions.id;
+            }
+            work.analyzer.follow(self.talk.has_conforming_strings(), &functions);
+        }
         loop {
             let rest = bytes.get(taken..).unwrap_or_default();
             let Some(allowed) = self.allowed_now(rest, cx, work)? else {
@@ -427,6 +441,7 @@ impl Session {
 
     /// Sends what the conversation wants sent.
     fn write_all(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Result<(), End> {
+        self.announce();
         if let Some(Serving { conn, backlog, .. }) = &mut self.serving
             && !work.to_server.is_empty()
         {
@@ -526,12 +541,12 @@ impl Session {
             // Best effort: nobody waits for a client that does not read.
             let _ = self.backlog.write(&mut self.client, &mut cx, &out);
         }
+        self.doubt();
+        self.announce();
+        self.read_functions(!self.talk.is_idle());
         let Some(Serving { mut conn, stash, backlog, mut bulk }) = self.serving.take() else { return };
         bulk.end(&conn.stream);
         self.guard.client.serve(None);
-        if self.talk.care.has(Care::DEFINES) {
-            self.watch_functions(Duration::ZERO);
-        }
         if self.talk.is_idle() && stash.is_empty() && backlog.is_empty() {
             return match self.talk.part(&mut conn.state) {
                 Parting::Clean => self.access.pool.release_after(conn, Hygiene::Clean),

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::pool::shape::Shape;
-use crate::pool::statements::Statement;
+use crate::pool::statements::{Kind, Statement};
+use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::Care;
 use crate::proxy::commands::Command;
 
@@ -18,8 +19,10 @@ const MAX_NAME: usize = 63;
 pub struct Entry {
     /// The statement.
     pub statement: Arc<Statement>,
-    /// What it needs when it runs.
+    /// What it needs when it runs, as was thought with the functions of the time.
     pub care: Care,
+    /// The number of those functions.
+    pub read: u64,
     /// The client's text, where this speaks of another statement.
     pub command: Option<Arc<Command>>,
 }
@@ -43,12 +46,14 @@ pub struct Statements {
     unnamed: Vec<u8>,
     /// The client's text, where the unnamed one speaks of another statement.
     unnamed_command: Option<Arc<Command>>,
-    /// What the unnamed one needs when it runs.
+    /// What the unnamed one needs when it runs, as was thought with the functions of the time.
     pub unnamed_care: Care,
     /// What the client was told of the unnamed one.
     pub unnamed_shape: Shape,
     /// It is not that any more, where it was prepared again.
     pub unnamed_changed: bool,
+    /// The number of those functions.
+    pub unnamed_read: u64,
     /// Counts unnamed statements, so that a server connection's can be told from a later one.
     pub unnamed_count: u64,
 }
@@ -57,6 +62,29 @@ impl Statements {
     /// The statement of that name.
     pub fn get(&self, name: &[u8]) -> Option<&Entry> {
         self.named.as_ref()?.get(looked_up(name))
+    }
+
+    /// Thinks again of what a statement leaves, where functions are not what they were.
+    pub fn renew_care(&mut self, name: &[u8], analyzer: &Analyzer) {
+        let known = analyzer.functions_id();
+        let more = |text: &[u8]| {
+            let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+            analyzer.read_again(text).extended_care()
+        };
+        if name.is_empty() {
+            if self.unnamed_read != known {
+                self.unnamed_care = more(&self.unnamed);
+                self.unnamed_read = known;
+            }
+        } else if let Some(entry) = self.named.as_mut().and_then(|named| named.get_mut(looked_up(name)))
+            && entry.read != known
+        {
+            let care = more(&entry.statement.rest);
+            // The text that PREPARE keeps is not all of the statement.
+            let kept = if entry.statement.kind == Kind::Sql { entry.care.without(Care::STRANGE) } else { Care::CLEAN };
+            entry.care = kept | care;
+            entry.read = known;
+        }
     }
 
     /// How many names there are.
@@ -105,11 +133,12 @@ impl Statements {
     }
 
     /// Replaces the unnamed statement.
-    pub fn set_unnamed(&mut self, rest: &[u8], care: Care, command: Option<Arc<Command>>) {
+    pub fn set_unnamed(&mut self, rest: &[u8], (care, read): (Care, u64), command: Option<Arc<Command>>) {
         self.unnamed_command = command;
         self.unnamed.clear();
         self.unnamed.extend_from_slice(rest);
         self.unnamed_care = care;
+        self.unnamed_read = read;
         self.unnamed_count += 1;
         self.forget_shape();
     }

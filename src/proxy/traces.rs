@@ -1,5 +1,6 @@
 //! What commands and the functions they call leave in a session, by their tokens.
 
+use crate::proxy::bodies::speaks_of_definitions;
 use crate::proxy::care::Care;
 use crate::proxy::changes::name;
 use crate::proxy::functions::Functions;
@@ -16,14 +17,15 @@ pub fn of_command(sql: &[u8], tokens: &[Token]) -> Care {
     let has = |wanted: [&str; 2]| (0..tokens.len()).any(|at| word(at) == wanted[0] && word(at + 1) == wanted[1]);
     let marked_if = |marked: bool, care: Care| if marked { care } else { Care::CLEAN };
     match word(0).as_str() {
-        "do" | "call" => Care::UNSEEN | Care::ENDS,
+        "do" => Care::UNSEEN | Care::ENDS | marked_if(speaks_of_definitions(sql), Care::TEACHES),
+        "call" => Care::UNSEEN | Care::ENDS,
         "load" => Care::STAYS,
         "listen" => Care::STATE,
         "unlisten" | "close" => Care::ENDS,
         "deallocate" | "discard" => Care::ENDS,
         "drop" => Care::ENDS,
         "declare" => marked_if(has(["with", "hold"]), Care::STATE),
-        "alter" | "import" => marked_if(defines(&word(1)), Care::DEFINES),
+        "alter" | "import" => marked_if(defines(&word(1)), Care::DEFINES) | marked_if(teaches(&word(1)), Care::TEACHES),
         "create" => created(sql, tokens),
         "select" | "with" | "table" | "values" => {
             let temporary = ["temp", "temporary", "local", "pg_temp"].into_iter().any(|temp| has(["into", temp]));
@@ -52,6 +54,9 @@ fn created(sql: &[u8], tokens: &[Token]) -> Care {
     if defines(&word(kind)) {
         care.add(Care::DEFINES);
     }
+    if teaches(&word(kind)) {
+        care.add(Care::TEACHES);
+    }
     match word(kind).as_str() {
         // Whatever is in it may be called in the same transaction, before it was looked at.
         "function" | "procedure" | "extension" | "aggregate" | "operator" | "event" => care | Care::UNSEEN,
@@ -79,10 +84,22 @@ fn defines(kind: &str) -> bool {
     )
 }
 
+/// Whether definitions of this kind are functions, or call them without the parentheses of a call.
+fn teaches(kind: &str) -> bool {
+    let kinds = ["function", "procedure", "routine", "aggregate", "operator", "extension", "event", "cast", "type"];
+    kinds.contains(&kind)
+}
+
 /// What the functions do that are called by name, and the tables' triggers; settings they change are added to `names`.
 pub fn of_calls(sql: &[u8], tokens: &[Token], functions: &Functions, names: &mut Vec<String>) -> Care {
     let mut care = Care::CLEAN;
-    if functions.watch_definitions && matches!(name(sql, tokens.first()).as_str(), "create" | "alter" | "drop") {
+    let first = name(sql, tokens.first());
+    let controls = ["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "set", "show"];
+    if let Some(everywhere) = functions.everywhere().filter(|_| !controls.contains(&first.as_str())) {
+        care.add(everywhere.care);
+        names.extend(everywhere.settings.iter().cloned());
+    }
+    if functions.watch_definitions && matches!(first.as_str(), "create" | "alter" | "drop") {
         care.add(Care::UNSEEN);
     }
     for (at, token) in tokens.iter().enumerate() {

@@ -185,6 +185,10 @@ impl Session {
                 Ok(Allowed::Take(segment.length))
             };
         }
+        self.doubt();
+        if self.talk.wants_probe() {
+            return Ok(Allowed::Wait);
+        }
         // The transaction on the replica is over: what follows looks for its own server.
         if self.settle()? { Ok(Allowed::Take(bytes.len())) } else { Err(End::Failed(stays())) }
     }
@@ -229,11 +233,15 @@ impl Session {
 
     /// State that outlives a transaction cannot be left on a replica.
     pub(super) fn check_replica(&self) -> Result<(), End> {
-        let on_replica = self.route.as_ref().is_some_and(|route| route.lane.is_on_replica());
-        if on_replica && self.serving.is_some() && !self.talk.pins.is_empty() {
+        if self.is_on_replica() && self.serving.is_some() && !self.talk.pins.is_empty() {
             return Err(End::Failed(stays()));
         }
         Ok(())
+    }
+
+    /// Whether the connection at hand is one to a replica.
+    pub(super) fn is_on_replica(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.lane.is_on_replica())
     }
 
     /// Notes that the connection was given back.

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::task::Context;
-use std::time::Duration;
 
 use crate::pool::reset::Hygiene;
 use crate::proxy::care::Care;
@@ -10,17 +9,32 @@ use crate::proxy::session::{Blocked, End, Serving, Session, Work};
 use crate::wire::message::Failure;
 
 impl Session {
+    /// Distrusts what was thought of the client's statements where definitions have changed while they ran.
+    pub(super) fn doubt(&mut self) {
+        let unjudged = self.serving.is_some() && self.judged != self.talk.segment && !self.talk.keeps;
+        if unjudged && self.talk.is_idle() && !self.access.database.functions.is_settled(self.read_with) {
+            self.judged = self.talk.segment;
+            self.talk.distrust();
+        }
+    }
+
+    /// Announces a definition that is about to be sent.
+    pub(super) fn announce(&mut self) {
+        if self.unread.is_none() && self.talk.care.has(Care::TEACHES) && !self.talk.keeps {
+            self.unread = Some(self.access.database.functions.announce());
+        }
+    }
+
     /// Asks the server what the session has become, where that is not known; true when it was asked.
     pub(super) fn probe(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Result<bool, End> {
+        self.doubt();
+        self.announce();
         if !self.talk.wants_probe() || self.leaving {
             return Ok(false);
         }
-        let care = self.talk.care;
-        if care.has(Care::DEFINES) && !self.talk.pins.is_empty() {
-            self.watch_functions(Duration::ZERO);
-        } else if care.has(Care::SETTINGS) {
-            // It may have been a definition of a function, among other things.
-            self.watch_functions(Duration::from_secs(1));
+        if self.talk.care.has(Care::TEACHES) && !self.talk.pins.is_empty() {
+            // This connection stays with its client.
+            self.read_functions(false);
         }
         let Some(serving) = self.serving.as_mut() else { return Ok(false) };
         self.talk.probe(&mut serving.conn.state, &mut work.to_server);
@@ -49,21 +63,40 @@ impl Session {
         let Some(Serving { conn, mut bulk, .. }) = self.serving.take_if(|_| done) else { return Ok(false) };
         bulk.end(&conn.stream);
         let suspect = self.talk.is_suspect();
+        let on_primary = !self.is_on_replica();
         let defined = self.talk.detach();
         self.leave_server(defined);
         self.guard.client.serve(None);
+        let unread = self.unread.take();
         if suspect {
             self.access.pool.discard(conn);
-        } else if defined && self.access.database.sharded.is_none() {
-            self.reading = Some(tokio::spawn(self.access.database.clone().learn(self.access.pool.clone(), conn)));
+            self.unread = unread;
+            self.read_functions(false);
+            return Ok(true);
+        }
+        let taught = unread.is_some();
+        if on_primary && (taught || self.access.database.functions.is_due()) {
+            let (database, pool) = (self.access.database.clone(), self.access.pool.clone());
+            let reading = tokio::spawn(database.learn(pool, conn, unread, self.read_with));
+            self.reading = taught.then_some(reading);
         } else {
             self.access.pool.release_after(conn, Hygiene::Clean);
         }
         Ok(true)
     }
 
-    pub(super) fn watch_functions(&self, after: Duration) {
-        self.access.database.watch_functions(&self.access.pool, self.access.home, after);
+    /// Has the functions read over another connection, where this client has changed them.
+    pub(super) fn read_functions(&mut self, later: bool) {
+        let Some(unread) = self.unread.take() else { return };
+        let (functions, pool, home) =
+            (self.access.database.functions.clone(), self.access.pool.clone(), self.access.home);
+        tokio::spawn(async move {
+            match later {
+                true => functions.insist_later(pool, home).await,
+                false => functions.insist(pool, home).await,
+            }
+            drop(unread);
+        });
     }
 
     /// Waits until what this client defined is known, before it can be used; true when it has just become known.

@@ -164,12 +164,8 @@ impl Shared {
             tracing::warn!(problem, "a sharded table cannot be used");
         }
         let definitions = Definitions::new(&db::catalog::text_rows(&client, FUNCTIONS).await?);
-        let functions = if definitions.is_harmless() {
-            Functions::default()
-        } else {
-            let callers = db::catalog::text_rows(&client, CALLERS).await?;
-            definitions.finish(&callers, &db::catalog::text_rows(&client, REACHES).await?)
-        };
+        let callers = db::catalog::text_rows(&client, CALLERS).await?;
+        let functions = definitions.finish(&callers, &db::catalog::text_rows(&client, REACHES).await?);
         let functions = Arc::new(functions);
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         Ok(Snapshot { generation, topology, functions, plans: Mutex::default() })

@@ -397,6 +397,24 @@ fn answers_are_those_of_postgresql() {
     }
 }
 
+/// Sequences that once were answered otherwise than by PostgreSQL.
+#[test]
+fn what_was_wrong_once_stays_right() {
+    let pair = Pair::new();
+    let simple = |sql: &str| message(format!("Query {sql:?}"), query(sql));
+    let cases = [
+        // A message that has to wait for what comes before it, which is a COPY that it ends.
+        vec![simple("copy t from stdin; select 1"), simple("deallocate s1")],
+        vec![simple("copy t from stdin"), simple("prepare s1 as select 1")],
+        vec![simple("begin; copy t from stdin"), parse("s1", "select 1")],
+    ];
+    for round in cases {
+        let rounds = [round];
+        let difference = pair.difference(&rounds);
+        assert!(difference.is_none(), "{}{}", report(&rounds), difference.unwrap_or_default());
+    }
+}
+
 fn report(rounds: &[Vec<Message>]) -> String {
     let lines =
         |round: &Vec<Message>| round.iter().map(|message| format!("    {}\n", message.shown)).collect::<String>();

@@ -7,6 +7,7 @@ mod copy;
 mod definitions;
 mod differential;
 mod extended;
+mod functions;
 mod moves;
 mod operation;
 mod prepared;
