@@ -149,7 +149,6 @@ impl FunctionWatch {
         state.looked = Some((Instant::now(), started.elapsed()));
         drop(state);
         if let Err(failure) = &looked {
-            self.due.store(true, Ordering::SeqCst);
             warn(&pool.target, &failure.message);
         }
         looked.is_ok()

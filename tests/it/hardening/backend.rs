@@ -323,7 +323,6 @@ fn b_a_gigabyte_that_never_comes() {
 }
 
 #[test]
-#[ignore = "did not end within minutes since lost servers are retried with backoff; to be looked into"]
 fn b_a_close_at_any_byte() {
     let answer: Vec<u8> = echo(b"select 'a row that is long enough'");
     let allowance = Arc::new(AtomicUsize::new(usize::MAX));

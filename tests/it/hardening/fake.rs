@@ -39,7 +39,11 @@ impl Fake {
                 streams.lock().unwrap().extend(stream.try_clone());
                 let script = shared.lock().unwrap().clone();
                 let mut peer = Peer { stream, heard: noted.clone(), allowance: None };
-                std::thread::spawn(move || script(&mut peer));
+                std::thread::spawn(move || {
+                    script(&mut peer);
+                    // The other hold on its socket would keep it open.
+                    let _ = peer.stream.shutdown(std::net::Shutdown::Both);
+                });
             }
         });
         Self { port, script, stop, open, heard }
