@@ -92,6 +92,7 @@ impl Pool {
         let lost = |_| Failure::fatal("08006", "the connection to the server was lost");
         let mut out = Vec::new();
         message::query(&mut out, sql);
+        conn.state.forget_unnamed();
         let mut dialogue = Dialogue::over(&mut conn.stream);
         dialogue.send(&out).await.map_err(lost)?;
         let mut values = (*conn.state.reported).clone();
