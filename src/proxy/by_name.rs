@@ -168,6 +168,8 @@ impl Conversation {
     /// DEALLOCATE that needs no server: the command's tag, when it is one.
     pub(super) fn deallocate(&mut self, effect: &Effect) -> Option<&'static [u8]> {
         match effect {
+            // The server has them by these names.
+            _ if self.plain => None,
             Effect::Deallocate(name) if self.status != b'E' && self.statements.get(name).is_some() => {
                 self.statements.set(name, None);
                 Some(b"DEALLOCATE")

@@ -74,7 +74,7 @@ pub(super) fn command(sql: &[u8], rest: &[u8], analyzer: &mut Analyzer) -> Optio
 impl Conversation {
     /// True when what a name means is not known before earlier answers are in.
     pub(super) fn names_unsettled(&self) -> bool {
-        self.expects.changes > 0 && self.change_segment < self.segment
+        !self.plain && self.expects.changes > 0 && self.change_segment < self.segment
     }
 
     /// Whether the transaction may have failed: then it takes no Parse, which is for the server to say.

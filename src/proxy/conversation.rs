@@ -65,6 +65,8 @@ pub struct Conversation {
     pub pins: Pins,
     /// It keeps it until it leaves, whatever it does.
     pub keeps: bool,
+    /// Its statements have its own names on the server.
+    pub(super) plain: bool,
     /// Settings to ask for, and what else is rarely there.
     pub(super) doubts: Option<Box<Doubts>>,
     /// What it has defined.
@@ -152,6 +154,7 @@ impl Conversation {
             care: Care::CLEAN,
             pins: Pins::default(),
             keeps: false,
+            plain: false,
             doubts: None,
             definitions: Definitions::default(),
             single: false,

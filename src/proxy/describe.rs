@@ -23,6 +23,7 @@ impl Conversation {
         match (tag, kind) {
             (b'D', b'S') => {
                 let Ok(statement) = self.server_name(name, ways)? else { return Ok(None) };
+                let statement = statement.filter(|_| !self.plain);
                 let server_name = statement.as_ref().map_or(name, |statement| &statement.name);
                 message::named(ways.to_server, b'D', b'S', server_name);
                 let subject = self.subject(name, statement.clone());
@@ -51,6 +52,7 @@ impl Conversation {
             return Ok(Some(Next::Stall));
         }
         match self.statements.set(name, None) {
+            _ if self.plain => Ok(self.extended(whole, Expect::Close, ways)),
             Some(previous) => {
                 // Other clients may use the same statement: it stays on the server connection.
                 let named = Named { name: name.into(), previous: Some(previous), key: None };

@@ -245,7 +245,7 @@ impl Conversation {
             effect = Some(Box::new(found.clone()));
         }
         self.see_to(verdict.care, verdict.names);
-        if verdict.speaks {
+        if verdict.speaks && !self.plain {
             self.keep_query(whole);
             let mentions = ways.analyzer.mentions(sql);
             let next = self.named_query(sql, &mentions, place, ways)?;
@@ -291,7 +291,7 @@ impl Conversation {
             return Ok(None);
         }
         let (care, read) = (verdict.extended_care(), ways.analyzer.functions_id());
-        let command = if verdict.speaks { command(sql, rest, ways.analyzer) } else { None };
+        let command = if verdict.speaks && !self.plain { command(sql, rest, ways.analyzer) } else { None };
         if (command.is_some() || !name.is_empty()) && self.names_unsettled() {
             return Ok(Some(Next::Stall));
         }
@@ -308,6 +308,10 @@ impl Conversation {
             self.statements.set_unnamed(rest, (care, read), command);
             state.unnamed = (self.id, self.statements.unnamed_count);
             return Ok(self.extended(b"", Expect::ParseUnnamed(self.statements.unnamed_count), ways));
+        }
+        if self.plain && self.statements.len() < MAX_STATEMENTS {
+            self.plain_parse(name, rest, (care, read), ways);
+            return Ok(None);
         }
         if let Some(entry) = self.statements.get(name) {
             // The server refuses it after it has looked at the text.
@@ -406,13 +410,16 @@ impl Conversation {
             Some(entry) => {
                 let (statement, care) = (entry.statement.clone(), entry.care);
                 self.use_care(care, &statement.rest, ways);
+                if self.plain {
+                    return Ok(Ok(Some(statement)));
+                }
                 self.ensure(&statement, ways);
                 // What forgets all statements would have it checked for ever.
                 let settled = if care.has(Care::FORGETS) { Ok(true) } else { self.settle_shape(&statement, ways) };
                 settled.map(|fits| if fits { Ok(Some(statement)) } else { Err(()) })
             }
             // The server knows it by this name only if SQL's PREPARE made it, on a connection that is pinned.
-            None if !name.starts_with(PREFIX) => Ok(Ok(None)),
+            None if self.plain || !name.starts_with(PREFIX) => Ok(Ok(None)),
             None => {
                 let shown = String::from_utf8_lossy(name);
                 let message = format!("prepared statement \"{shown}\" does not exist");
@@ -483,7 +490,7 @@ impl Conversation {
         }
         self.note_bound(portal, statement.as_ref());
         let context = statement.as_ref().map_or(0, |statement| statement.context);
-        let name = statement.as_ref().map_or(name, |statement| &statement.name);
+        let name = statement.as_ref().filter(|_| !self.plain).map_or(name, |statement| &statement.name);
         message::bind(ways.to_server, header.body - (body.len() - reader.rest().len()), portal, name);
         ways.to_server.extend_from_slice(reader.rest());
         self.expects.push(Expect::Bind(context));

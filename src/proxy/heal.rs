@@ -49,7 +49,7 @@ impl Conversation {
     /// named statement begin a segment worth keeping. Gives how much was kept before.
     pub(super) fn keep_frame(&mut self, whole: &[u8]) -> usize {
         let tag = whole.first().copied().unwrap_or_default();
-        let begins = self.expects.is_empty() && self.status == b'I' && !self.unsynced;
+        let begins = self.expects.is_empty() && self.status == b'I' && !self.unsynced && !self.plain;
         self.kept.stage = match (self.kept.stage, tag) {
             (_, b'B' | b'D') if begins => Stage::Open,
             (Stage::Open, b'S') => Stage::Whole,

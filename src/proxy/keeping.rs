@@ -187,7 +187,7 @@ impl Conversation {
     }
 
     fn is_in_doubt(&self) -> bool {
-        if self.care.has(Care::FORGETS) {
+        if self.care.has(Care::FORGETS) && !self.plain {
             return true;
         }
         // What a pinned client has set matters only when it is not pinned any more.
@@ -201,7 +201,7 @@ impl Conversation {
         if self.pins.is_empty() {
             self.care.add(care.only(Care::DEFINES | Care::TEACHES));
         }
-        if care.has(Care::FORGETS) {
+        if care.has(Care::FORGETS) && !self.plain {
             // So that what the server has prepared is what the proxy thinks.
             message::query(to_server, b"DEALLOCATE ALL");
             state.prepared.clear();

@@ -49,6 +49,7 @@ mod mentions;
 pub mod meter;
 mod metrics;
 pub mod pins;
+mod plain;
 pub mod probe;
 pub mod pulse;
 pub mod readable;

@@ -284,7 +284,7 @@ impl Session {
         self.guard.client.serve(Some(conn.cancel.clone()));
         self.timing.assign(self.access.database.meter.at(self.access.home));
         self.talk.attach(&mut conn.state, &mut work.to_server, &mut work.to_client);
-        self.talk.keeps = self.access.database.keeps_connections();
+        self.talk.keep_connection(self.access.database.keeps_connections());
         self.serving = Some(Serving { conn, stash: Vec::new(), backlog: Backlog::default(), bulk: Bulk::default() });
     }
 

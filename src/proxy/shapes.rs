@@ -110,7 +110,7 @@ impl Conversation {
     /// Notes what was bound to a portal, so that the portal's description is known for the statement's.
     pub(super) fn note_bound(&mut self, portal: &[u8], statement: Option<&Arc<Statement>>) {
         self.bound_to = statement
-            .filter(|statement| !statement.shape.is_described())
+            .filter(|statement| !self.plain && !statement.shape.is_described())
             .map(|statement| Bound { portal: portal.into(), statement: statement.clone() });
     }
 

@@ -122,3 +122,38 @@ fn statement_mode_gives_the_connection_back_after_each_statement() {
     assert_eq!(super::raw::shown(&frames), "C:BEGIN T D:1 C:SELECT_1 E:0A000");
     assert_eq!(b.value("select 'b'"), "b");
 }
+
+#[test]
+fn session_mode_keeps_names_and_plans() {
+    let stage = Stage::in_mode(1, "session");
+    let names = "select string_agg(name, '+' order by name) from pg_prepared_statements";
+    let mut a = stage.client();
+    assert_eq!(a.query("create table t as select 1 as k; prepare p as select * from t"), "C:SELECT_1 C:PREPARE Z:I");
+    assert_eq!(a.talk(&[parse("s", "select * from t"), statement(b'D', "s"), sync()], 1), "1 t T Z:I");
+    assert_eq!(a.value(names), "p+s");
+    assert_eq!(
+        a.talk(&[bind("s", &[]), execute(), bind("p", &[]), execute(), sync()], 1),
+        "2 D:1 C:SELECT_1 2 D:1 C:SELECT_1 Z:I"
+    );
+    assert_eq!(a.talk(&[parse("s", "select 2"), sync()], 1), "E:42P05 Z:I");
+    assert_eq!(a.talk(&[parse("x", "select 2 +"), sync(), bind("x", &[]), sync()], 2), "E:42601 Z:I E:26000 Z:I");
+    assert_eq!(a.query("do $$ begin execute 'execute p'; execute 'deallocate s'; end $$"), "C:DO Z:I");
+    assert_eq!(a.value(names), "p");
+    assert_eq!(a.talk(&[parse("s", "select 's'"), bind("s", &[]), execute(), sync()], 1), "1 2 D:s C:SELECT_1 Z:I");
+    // As without a proxy, even where transaction mode would mend it.
+    assert_eq!(a.query("alter table t add l int"), "C:ALTER_TABLE Z:I");
+    assert_eq!(a.query("execute p"), "E:0A000 Z:I");
+    assert_eq!(a.talk(&[statement(b'C', "s"), sync(), bind("s", &[]), sync()], 2), "3 Z:I E:26000 Z:I");
+    assert_eq!(a.query("begin; select 1 / 0"), "C:BEGIN E:22012 Z:E");
+    assert_eq!(a.query("discard all"), "E:25P02 Z:E");
+    assert_eq!(a.query("rollback"), "C:ROLLBACK Z:I");
+    assert_eq!(a.query("deallocate all"), "C:DEALLOCATE_ALL Z:I");
+    assert_eq!(a.query("execute p"), "E:26000 Z:I");
+    assert_eq!(a.query("prepare p as select 'a'"), "C:PREPARE Z:I");
+    drop(a);
+    // The next client gets the same connection, emptied.
+    let mut b = stage.client();
+    assert_eq!(b.value(&format!("select coalesce(({names}), 'none')")), "none");
+    assert_eq!(b.query("prepare p as select 'b'"), "C:PREPARE Z:I");
+    assert_eq!(b.value("execute p"), "b");
+}
