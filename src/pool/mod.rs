@@ -24,6 +24,7 @@ use crate::net::connect::{Link, ServerTarget, connect};
 use crate::wire::message::Failure;
 
 mod circuit;
+mod drawn;
 pub mod fleet;
 pub mod lane;
 mod pause;
@@ -179,10 +180,16 @@ impl Pool {
 
     /// A connection for a client of worker `home`, now or later. Call it on that worker.
     pub fn take(self: &Arc<Self>, home: usize) -> Taken {
+        self.take_drawn(home, 0)
+    }
+
+    /// The same, if it can be had the one on which `drawn` was drawn from sequences.
+    pub fn take_drawn(self: &Arc<Self>, home: usize, drawn: u64) -> Taken {
         self.checkouts.fetch_add(1, Ordering::Relaxed);
         loop {
             let mut state = lock(&self.state);
-            let idle = if state.paused { None } else { state.pop_idle(home) };
+            let idle =
+                if state.paused { None } else { state.pop_idle(home, self.roll.follows_sequences().then_some(drawn)) };
             let Some(mut conn) = idle else { return Taken::Later(self.enqueue(&mut state, home)) };
             drop(state);
             if conn.is_quiet() && !self.roll.is_outdated(&conn) {
@@ -275,6 +282,8 @@ impl Pool {
                 settings: self.interned.settings.intern(Settings::new()),
                 prepared: Prepared::new(self.options.load().statements),
                 unnamed: (0, 0),
+                drawn: 0,
+                hold: false,
                 roll: self.roll.clone(),
             },
             cancel,
@@ -295,10 +304,14 @@ impl Pool {
             drop(state);
             return self.discard(conn);
         }
-        match state.next_waiter(conn.home) {
+        let waiter = if conn.state.hold { None } else { state.next_waiter(conn.home) };
+        match waiter {
             Some(waiter) => drop(waiter.give(Ok(conn))),
             None => {
                 let home = conn.home;
+                if conn.state.hold {
+                    tokio::spawn(self.clone().let_go(home, conn.cancel.id));
+                }
                 if let Some(idle) = state.idle.get_mut(home) {
                     idle.push(conn);
                 }
@@ -392,7 +405,10 @@ fn say_goodbye(conn: &mut ServerConn) {
 }
 
 impl State {
-    fn pop_idle(&mut self, home: usize) -> Option<Box<ServerConn>> {
+    fn pop_idle(&mut self, home: usize, drawn: Option<u64>) -> Option<Box<ServerConn>> {
+        if let Some(drawn) = drawn {
+            return self.pop_drawn(home, drawn);
+        }
         if let Some(conn) = self.idle.get_mut(home).and_then(Vec::pop) {
             return Some(conn);
         }

@@ -57,6 +57,7 @@ impl Pool {
         conn.state.prepared.clear();
         conn.state.settings = self.interned.settings.intern(Settings::new());
         conn.state.forget_unnamed();
+        conn.state.drawn = 0;
         Some(conn)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing here costs a connection more when it is lent or taken back than a comparison of two numbers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::pool::server::{CancelTarget, ServerConn};
@@ -16,6 +16,8 @@ pub struct Roll {
     epoch: AtomicU64,
     /// Why the last attempt to connect failed; nothing when it did not.
     trouble: Mutex<Option<String>>,
+    /// Somebody has asked what was drawn from a sequence.
+    sequences: AtomicBool,
 }
 
 /// One open connection.
@@ -33,6 +35,16 @@ impl Roll {
     /// The epoch of connections that are begun now.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is followed who draws from sequences.
+    pub fn follows_sequences(&self) -> bool {
+        self.sequences.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is; gives whether it was.
+    pub fn follow_sequences(&self) -> bool {
+        self.follows_sequences() || self.sequences.swap(true, Ordering::Relaxed)
     }
 
     /// Notes that the server could not be reached.

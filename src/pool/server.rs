@@ -30,6 +30,9 @@ pub struct ServerConn {
     pub released: Instant,
 }
 
+/// Several clients have drawn from sequences.
+pub const MANY: u64 = u64::MAX;
+
 /// What is known of the session on a server connection.
 #[derive(Debug)]
 pub struct ServerState {
@@ -43,6 +46,10 @@ pub struct ServerState {
     pub prepared: Prepared,
     /// Whose unnamed statement it holds: a client's number and its count of unnamed statements.
     pub unnamed: (u64, u64),
+    /// Who has drawn from sequences on it: 0 is nobody, and [`MANY`] several.
+    pub drawn: u64,
+    /// Who draws may ask next, and shall find it.
+    pub hold: bool,
     /// The connections of its pool.
     pub roll: Arc<Roll>,
 }

@@ -184,6 +184,9 @@ impl Reading {
         if command.has(Care::DEFINES) && !calls.without(Care::ENDS).is_clean() {
             self.care.add(Care::TEACHES);
         }
+        if calls.has(Care::STRANGE | Care::SETTINGS) {
+            calls.add(Care::DRAWS);
+        }
         self.care.add(command | calls);
     }
 
@@ -248,7 +251,9 @@ mod tests {
             "",
             "-- listen x",
         ] {
-            assert_eq!(verdict(sql), Verdict::default(), "{sql}");
+            let verdict = verdict(sql);
+            assert!(verdict.care.is_clean(), "{sql}");
+            assert_eq!(Verdict { care: Care::CLEAN, ..verdict }, Verdict::default(), "{sql}");
         }
     }
 
@@ -278,6 +283,30 @@ mod tests {
         assert_eq!(verdict("load 'auto_explain'").care, Care::STAYS);
         assert!(verdict("select 1; discard all").care.has(Care::FORGETS));
         assert!(verdict("create function f() returns int language sql as 'select 1'").care.has(Care::DEFINES));
+    }
+
+    #[test]
+    fn what_is_drawn_and_asked_of_sequences_is_marked() {
+        let of = |sql: &str| verdict(sql).care.only(Care::DRAWS | Care::ASKS);
+        for sql in [
+            "insert into t values (1)",
+            "select nextval('s')",
+            "with x as (update t set a = 1) select 1",
+            "copy t from stdin",
+        ] {
+            assert_eq!(of(sql), Care::DRAWS, "{sql}");
+        }
+        for sql in ["select currval('s')", "select pg_catalog.\"lastval\" ()"] {
+            assert_eq!(of(sql), Care::ASKS, "{sql}");
+        }
+        for sql in ["insert into t values (currval('s'))", "do $$ begin perform lastval(); end $$"] {
+            assert_eq!(of(sql), Care::DRAWS | Care::ASKS, "{sql}");
+        }
+        for sql in
+            ["select * from t", "begin", "create table currval as select 1", "select 'currval(1)'", "explain select 1"]
+        {
+            assert_eq!(of(sql), Care::CLEAN, "{sql}");
+        }
     }
 
     #[test]
@@ -323,7 +352,7 @@ mod tests {
             analyzer.follow(true, &functions(name));
             assert_eq!(analyzer.analyze(sql).care, care);
         }
-        assert_eq!(analyzer.analyze(b"insert into noted values (1)").care, Care::STATE);
+        assert_eq!(analyzer.analyze(b"insert into noted values (1)").care, Care::STATE | Care::DRAWS);
     }
 
     #[test]

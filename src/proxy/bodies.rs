@@ -28,7 +28,7 @@ pub fn judge(defined: &[Defined], known: &Functions) -> HashMap<String, Trait> {
         let mut found = current.functions().clone();
         for (defined, tokens) in &bodies {
             let left = body(defined, tokens, &current);
-            if !left.care.is_clean() {
+            if !left.care.is_nothing() {
                 more |= found.entry(defined.name.clone()).or_default().join(&left);
             }
         }
@@ -53,6 +53,9 @@ fn body(defined: &Defined, tokens: &[Token], known: &Functions) -> Trait {
         "internal" if !["set_config", "advisory"].iter().any(|word| defined.body.contains(word)) => Care::CLEAN,
         _ => Care::UNSEEN,
     };
+    if care.has(Care::SETTINGS) {
+        care.add(traces::of_hidden(sql));
+    }
     if care.has(Care::DEFINES | Care::SETTINGS) && speaks_of_definitions(sql) {
         care.add(Care::TEACHES);
     }
@@ -141,7 +144,7 @@ fn statement(sql: &[u8], tokens: &[Token], settings: &mut Vec<String>) -> Care {
 }
 
 /// The tables and views whose use may leave something: `callers` are pairs of a relation and a function that it
-/// calls, `reaches` of a relation and another that its use may touch. What `*` calls may leave anything.
+/// calls, `reaches` of a relation and another that its use may touch. What `*` calls may leave anything, `?` asks what was drawn from a sequence, and `+` draws.
 pub fn spread(
     functions: &HashMap<String, Trait>,
     callers: &[(String, String)],
@@ -156,10 +159,13 @@ pub fn spread(
                 traces::dotted_names(text.as_bytes(), &mut settings);
                 Care::UNSEEN
             }
+            None if function == "?" => Care::ASKS,
+            None if function == "+" => Care::DRAWS,
             None => traces::builtin(function, b"", &[], &mut settings).without(Care::ENDS),
         };
         let by_name = Trait { care, settings };
-        for found in functions.get(function).into_iter().chain(Some(&by_name)).filter(|found| !found.care.is_clean()) {
+        for found in functions.get(function).into_iter().chain(Some(&by_name)).filter(|found| !found.care.is_nothing())
+        {
             tables.entry(table.clone()).or_default().join(found);
         }
     }
@@ -202,7 +208,7 @@ mod tests {
             ),
             ("e", "sql", "select pg_advisory_xact_lock(1)"),
         ];
-        assert_eq!(judged(&bodies), HashMap::new());
+        assert!(judged(&bodies).values().all(|found| found.care == Care::DRAWS && found.settings.is_empty()));
     }
 
     #[test]
@@ -223,7 +229,8 @@ mod tests {
         let care = |name: &str| found[name].care;
         assert_eq!((care("sets"), care("middle")), (Care::NAMED, Care::NAMED));
         assert_eq!((care("locks"), care("makes")), (Care::STATE, Care::STATE));
-        assert_eq!((care("runs"), care("other")), (Care::UNSEEN, Care::UNSEEN));
+        let unseen = Care::UNSEEN | Care::DRAWS;
+        assert_eq!((care("runs"), care("other")), (unseen, unseen));
         assert_eq!(care("outer"), Care::NAMED | Care::STATE);
         for name in ["app.one", "work_mem"] {
             assert!(found["outer"].settings.contains(&name.to_owned()), "{:?}", found["outer"]);

@@ -19,6 +19,7 @@ use crate::proxy::expect::Expect;
 use crate::proxy::from_client::Ways;
 use crate::proxy::mentions::{Mention, Verb};
 use crate::proxy::meter::templates::Place;
+use crate::proxy::sequences::Draw;
 use crate::proxy::statements::{Entry, MAX_STATEMENTS};
 use crate::wire::message::{self, Failure};
 
@@ -213,6 +214,12 @@ impl Conversation {
         if self.statements.len() + plan.made.len() > MAX_STATEMENTS {
             let failure = Failure::error("53400", format!("more than {MAX_STATEMENTS} prepared statements"));
             self.refuse(failure.hint("DEALLOCATE those that are not needed any more"), ways);
+            self.sync(b"S\0\0\0\x04", ways);
+            return Ok(None);
+        }
+        let care = plan.run.iter().fold(Care::CLEAN, |care, entry| care | entry.care);
+        if let Draw::Refused(failure) = self.draw_by_query(care, ways)? {
+            self.refuse(failure, ways);
             self.sync(b"S\0\0\0\x04", ways);
             return Ok(None);
         }

@@ -33,11 +33,20 @@ impl Care {
     pub const STRANGE: Self = Self(512);
     /// What it changes depends on its constants.
     pub const BY_NAME: Self = Self(Self::NAMED.0 | Self::SETTINGS.0 | Self::STRANGE.0);
+    /// It may draw from a sequence.
+    pub const DRAWS: Self = Self(1024);
+    /// It may ask what was drawn: `currval()`, `lastval()`.
+    pub const ASKS: Self = Self(2048);
     /// It may do anything to the session.
     pub const UNSEEN: Self = Self(Self::SETTINGS.0 | Self::STATE.0);
 
-    /// True when nothing is marked.
+    /// True when nothing has to be seen to afterwards.
     pub fn is_clean(self) -> bool {
+        self.without(Self::DRAWS | Self::ASKS).is_nothing()
+    }
+
+    /// True when nothing is marked.
+    pub fn is_nothing(self) -> bool {
         self.0 == 0
     }
 
@@ -74,8 +83,10 @@ impl BitOr for Care {
 
 impl std::fmt::Debug for Care {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let marks =
-            ["NAMED", "SETTINGS", "STATE", "ENDS", "DEFINES", "STAYS", "FORGETS", "CREATES", "TEACHES", "STRANGE"];
+        let marks = [
+            "NAMED", "SETTINGS", "STATE", "ENDS", "DEFINES", "STAYS", "FORGETS", "CREATES", "TEACHES", "STRANGE",
+            "DRAWS", "ASKS",
+        ];
         let held = marks.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 == 1);
         f.debug_set().entries(held.map(|(_, mark)| mark)).finish()
     }

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use crate::pool::Interned;
-use crate::pool::server::ServerState;
+use crate::pool::server::{MANY, ServerState};
 use crate::pool::settings::{Reported, Settings, difference};
 use crate::proxy::care::Care;
 use crate::proxy::commands::Change;
@@ -71,6 +71,8 @@ pub struct Conversation {
     pub(super) doubts: Option<Box<Doubts>>,
     /// What it has defined.
     pub(super) definitions: Definitions,
+    /// Who it was when it drew from a sequence last; 0 when it never did.
+    pub(super) drew: u64,
     /// The pool takes the server connection back after each statement.
     pub single: bool,
     /// The longest message taken from the client.
@@ -157,6 +159,7 @@ impl Conversation {
             plain: false,
             doubts: None,
             definitions: Definitions::default(),
+            drew: 0,
             single: false,
             max_message,
             interned,
@@ -270,6 +273,7 @@ impl Conversation {
                 state.prepared.restore(statement);
             }
             Expect::Check(Subject::Unnamed(_)) => state.forget_unnamed(),
+            Expect::HiddenForget => state.drawn = MANY,
             Expect::HiddenClose(statement) => state.prepared.restore(statement),
             // A newer one, behind a Sync, is not touched by this.
             Expect::ParseUnnamed(count) if count == self.statements.unnamed_count => {

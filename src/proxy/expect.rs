@@ -32,6 +32,8 @@ pub enum Expect {
     Hidden(u8),
     /// CommandComplete of a PREPARE of ours; the statement's key.
     HiddenPrepare(u128),
+    /// CommandComplete of our DISCARD SEQUENCES.
+    HiddenForget,
     /// CloseComplete of a statement that we closed to make room.
     HiddenClose(Arc<Statement>),
     /// ParseComplete of an unnamed statement, by the client's count of them.

@@ -10,6 +10,7 @@ use crate::proxy::commands::command;
 use crate::proxy::conversation::{Conversation, Next, Passing};
 use crate::proxy::expect::{Expect, Named};
 use crate::proxy::meter::templates::Place;
+use crate::proxy::sequences::Draw;
 use crate::proxy::statements::{Entry, MAX_STATEMENTS};
 use crate::wire::body::Reader;
 use crate::wire::frame::{self, HEADER_LEN, Header};
@@ -142,7 +143,7 @@ impl Conversation {
             b'D' | b'C' => self.describe_or_close(whole, body, ways),
             b'E' => Ok(self.execute(whole, body, ways)),
             b'S' => Ok(self.sync(whole, ways)),
-            b'F' => Ok(self.function_call(whole, ways)),
+            b'F' => self.function_call(whole, body, ways),
             // Flush
             _ => {
                 ways.to_server.extend_from_slice(whole);
@@ -205,13 +206,19 @@ impl Conversation {
         None
     }
 
-    fn function_call(&mut self, whole: &[u8], ways: &mut Ways<'_>) -> Option<Next> {
+    fn function_call(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
+        let oid = Reader::new(body).u32().unwrap_or(u32::MAX);
+        if let Draw::Refused(failure) = self.draw_by_call(oid, ways)? {
+            self.refuse(failure, ways);
+            self.sync(b"S\0\0\0\x04", ways);
+            return Ok(None);
+        }
         ways.to_server.extend_from_slice(whole);
         self.expects.place = Place::default();
         self.expects.push(Expect::Query(None));
         self.see_to(Care::UNSEEN, Vec::new());
         self.segment += 1;
-        None
+        Ok(None)
     }
 
     /// Makes the server fail here, as if it had refused by itself: what came before in the transaction is
@@ -243,6 +250,11 @@ impl Conversation {
                 return Ok(None);
             }
             effect = Some(Box::new(found.clone()));
+        }
+        if let Draw::Refused(failure) = self.draw_by_query(verdict.care, ways)? {
+            self.refuse(failure, ways);
+            self.sync(b"S\0\0\0\x04", ways);
+            return Ok(None);
         }
         self.see_to(verdict.care, verdict.names);
         if verdict.speaks && !self.plain {
@@ -475,6 +487,14 @@ impl Conversation {
     fn bind(&mut self, header: Header, body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
         let mut reader = Reader::new(body);
         let (Ok(portal), Ok(name)) = (reader.cstr(), reader.cstr()) else { return Err(malformed("Bind")) };
+        if self.names_unsettled() && !(name.is_empty() && self.statements.command(name).is_none()) {
+            return Err(Next::Stall);
+        }
+        self.statements.renew_care(name, ways.analyzer);
+        if let Draw::Refused(failure) = self.draw_by_bind(self.statements.care_of(name), ways) {
+            self.refuse(failure, ways);
+            return Ok(None);
+        }
         let Ok(statement) = self.server_name(name, ways)? else { return Ok(None) };
         if self.care.has(Care::SETTINGS) {
             self.see_parameters(reader.rest());
@@ -501,8 +521,12 @@ impl Conversation {
     /// A Bind or FunctionCall that is passed on in pieces, after its names.
     fn streamed(&mut self, header: Header, rest: &[u8], ways: &mut Ways<'_>) -> Stepped {
         if header.tag == b'F' {
-            self.function_call(&[], ways);
-            self.passing = Passing { left: header.total(), dropped: false };
+            let Some(body) = rest.get(HEADER_LEN..HEADER_LEN + 4) else { return Ok(Step::Wait(Next::NeedMore)) };
+            if let Some(next) = self.function_call(&[], body, ways)? {
+                return Ok(Step::Wait(next));
+            }
+            let dropped = !matches!(self.expects.last(), Some(Expect::Query(_)));
+            self.passing = Passing { left: header.total(), dropped };
             return Ok(Step::Done(0));
         }
         let body = rest.get(HEADER_LEN..rest.len().min(header.total())).unwrap_or_default();

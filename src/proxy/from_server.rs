@@ -217,7 +217,9 @@ impl Conversation {
                 self.expects.pop();
                 return Ok(Fate::Drop);
             }
-            (b'1', Expect::HiddenParse(_)) | (b'3', Expect::HiddenClose(_)) | (b'C', Expect::HiddenPrepare(_)) => {
+            (b'1', Expect::HiddenParse(_))
+            | (b'3', Expect::HiddenClose(_))
+            | (b'C', Expect::HiddenPrepare(_) | Expect::HiddenForget) => {
                 self.expects.pop();
                 return Ok(Fate::Drop);
             }
@@ -415,6 +417,8 @@ mod tests {
             settings: Arc::default(),
             prepared: Prepared::new(9),
             unnamed: (0, 0),
+            drawn: 0,
+            hold: false,
             roll: Arc::default(),
             user: Default::default(),
         };

@@ -25,13 +25,16 @@ pub const FUNCTIONS: &str = "SELECT p.proname, l.lanname, CASE WHEN p.prosrc OPE
 pub const NAMES: &str = "SELECT DISTINCT proname FROM pg_catalog.pg_proc";
 
 /// Names of tables, views and aggregates, and the functions that these call by themselves; `*` stands for one of
-/// PostgreSQL's own that leaves something, with the text that calls it, and the empty name for whatever calls them everywhere: operators, casts, domains.
+/// PostgreSQL's own that leaves something, with the text that calls it, `?` and `+` for those that ask what was drawn from a sequence and that draw, and the empty name for whatever calls them everywhere: operators, casts, domains.
 pub const CALLERS: &str = "WITH d AS (SELECT d.classid, d.objid, p.proname \
      FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) d.refobjid \
      WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass), \
      b AS (SELECT ' :funcid (' OPERATOR(pg_catalog.||) pg_catalog.string_agg(oid::pg_catalog.text, '|') OPERATOR(pg_catalog.||) ') ' AS calls \
      FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace \
      AND proname OPERATOR(pg_catalog.~) '^(set_config|setseed|pg_(try_)?advisory_(un)?lock(_shared|_all)?|query_to_xml.*|ts_stat|ts_rewrite)$'), \
+     s AS (SELECT CASE WHEN proname IN ('nextval', 'setval') THEN '+' ELSE '?' END AS mark, ' :funcid ' OPERATOR(pg_catalog.||) oid::pg_catalog.text OPERATOR(pg_catalog.||) ' ' AS call \
+     FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace \
+     AND proname IN ('nextval', 'setval', 'currval', 'lastval')), \
      o AS (SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid AS class, t.oid, t.tgrelid AS rel, t.tgqual AS tree FROM pg_catalog.pg_trigger t \
      UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, r.ev_class, r.ev_action FROM pg_catalog.pg_rewrite r \
      UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid, a.adrelid, a.adbin FROM pg_catalog.pg_attrdef a \
@@ -46,6 +49,9 @@ pub const CALLERS: &str = "WITH d AS (SELECT d.classid, d.objid, p.proname \
      WHEN 'pg_catalog.pg_rewrite'::pg_catalog.regclass THEN pg_catalog.pg_get_ruledef(o.oid) \
      WHEN 'pg_catalog.pg_constraint'::pg_catalog.regclass THEN pg_catalog.pg_get_constraintdef(o.oid) \
      WHEN 'pg_catalog.pg_attrdef'::pg_catalog.regclass THEN pg_catalog.pg_get_expr(o.tree, o.rel) END) FROM b JOIN o ON o.tree::pg_catalog.text OPERATOR(pg_catalog.~) b.calls \
+     LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) o.rel WHERE o.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
+     UNION SELECT COALESCE(r.relname, ''), s.mark FROM s JOIN o ON pg_catalog.strpos(o.tree::pg_catalog.text, s.call) OPERATOR(pg_catalog.>) 0 \
+     AND (s.mark OPERATOR(pg_catalog.=) '?' OR o.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass) \
      LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) o.rel WHERE o.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
      UNION SELECT '', d.proname FROM d WHERE d.classid IN ('pg_catalog.pg_operator'::pg_catalog.regclass, \
      'pg_catalog.pg_cast'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_amproc'::pg_catalog.regclass) \

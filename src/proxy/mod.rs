@@ -56,6 +56,7 @@ pub mod readable;
 pub mod reads;
 pub mod renew;
 pub mod segment;
+mod sequences;
 pub mod servers;
 pub mod session;
 mod shapes;

@@ -87,6 +87,13 @@ impl Statements {
         }
     }
 
+    /// What a name, or the unnamed statement, needs when it runs.
+    pub fn care_of(&self, name: &[u8]) -> Care {
+        let own = if name.is_empty() { Some(self.unnamed_care) } else { self.get(name).map(|entry| entry.care) };
+        let executed = self.command(name).and_then(|command| Some(self.get(&command.mention.name)?.care));
+        own.unwrap_or_default() | executed.unwrap_or_default()
+    }
+
     /// How many names there are.
     pub fn len(&self) -> usize {
         self.named.as_ref().map_or(0, |named| named.len())

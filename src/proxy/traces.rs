@@ -16,8 +16,8 @@ pub fn of_command(sql: &[u8], tokens: &[Token]) -> Care {
     let word = |at: usize| name(sql, tokens.get(at));
     let has = |wanted: [&str; 2]| (0..tokens.len()).any(|at| word(at) == wanted[0] && word(at + 1) == wanted[1]);
     let marked_if = |marked: bool, care: Care| if marked { care } else { Care::CLEAN };
-    match word(0).as_str() {
-        "do" => Care::UNSEEN | Care::ENDS | marked_if(speaks_of_definitions(sql), Care::TEACHES),
+    let left = match word(0).as_str() {
+        "do" => of_hidden(sql) | Care::UNSEEN | Care::ENDS | marked_if(speaks_of_definitions(sql), Care::TEACHES),
         "call" => Care::UNSEEN | Care::ENDS,
         "load" => Care::STAYS,
         "listen" => Care::STATE,
@@ -36,7 +36,23 @@ pub fn of_command(sql: &[u8], tokens: &[Token]) -> Care {
         // A SELECT in parentheses.
         "" => marked_if((0..tokens.len()).any(|at| word(at) == "into"), Care::STATE),
         _ => Care::CLEAN,
-    }
+    };
+    // Defaults and triggers draw from sequences.
+    let writes = match word(0).as_str() {
+        "insert" | "update" | "delete" | "merge" | "copy" | "alter" | "import" | "call" => true,
+        "with" | "explain" | "" => {
+            (0..tokens.len()).any(|at| matches!(word(at).as_str(), "insert" | "update" | "delete" | "merge"))
+        }
+        _ => false,
+    };
+    left | marked_if(writes, Care::DRAWS)
+}
+
+/// What code may do to sequences that cannot be followed.
+pub fn of_hidden(sql: &[u8]) -> Care {
+    let asks = |word: &[u8]| word.eq_ignore_ascii_case(b"currval") || word.eq_ignore_ascii_case(b"lastval");
+    let mut words = sql.split(|byte| !byte.is_ascii_alphanumeric());
+    if words.any(asks) { Care::DRAWS | Care::ASKS } else { Care::DRAWS }
 }
 
 /// What CREATE leaves.
@@ -140,6 +156,8 @@ pub fn builtin(called: &str, sql: &[u8], arguments: &[Token], names: &mut Vec<St
             }
             _ => Care::SETTINGS,
         },
+        "nextval" | "setval" => Care::DRAWS,
+        "currval" | "lastval" => Care::ASKS,
         "set_limit" => {
             names.push("pg_trgm.similarity_threshold".to_owned());
             Care::NAMED

@@ -87,7 +87,7 @@ impl Session {
             self.wait();
             return Ok(false);
         }
-        match self.access.pool.take(self.access.home) {
+        match self.access.pool.take_drawn(self.access.home, self.talk.drew) {
             Taken::Now(conn) => {
                 if let Some(conn) = self.accept(conn) {
                     self.attach(conn, work);

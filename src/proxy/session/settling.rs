@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::Context;
 
 use crate::pool::reset::Hygiene;
+use crate::pool::server::MANY;
 use crate::proxy::care::Care;
 use crate::proxy::session::{Blocked, End, Serving, Session, Work};
 use crate::wire::message::Failure;
@@ -15,6 +16,8 @@ impl Session {
         if unjudged && self.talk.is_idle() && !self.access.database.functions.is_settled(self.read_with) {
             self.judged = self.talk.segment;
             self.talk.distrust();
+            // It may have drawn from sequences.
+            self.serving.iter_mut().for_each(|serving| serving.conn.state.drawn = MANY);
         }
     }
 
@@ -75,7 +78,9 @@ impl Session {
             return Ok(true);
         }
         let taught = unread.is_some();
-        if on_primary && (taught || self.access.database.functions.is_due()) {
+        // Whoever asks next what was drawn on it shall not find it away.
+        let looks = taught || !conn.state.hold && self.access.database.functions.is_due();
+        if on_primary && looks {
             let (database, pool) = (self.access.database.clone(), self.access.pool.clone());
             let reading = tokio::spawn(database.learn(pool, conn, unread, self.read_with));
             self.reading = taught.then_some(reading);

@@ -246,6 +246,8 @@ impl World {
             settings: self.interned.settings.intern(Vec::new()),
             prepared: Prepared::new(3),
             unnamed: (0, 0),
+            drawn: 0,
+            hold: false,
             roll: Arc::default(),
         };
         Conn { server: Server::new(), state, stash: Vec::new() }

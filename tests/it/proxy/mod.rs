@@ -13,6 +13,7 @@ mod operation;
 mod prepared;
 pub mod raw;
 mod replicas;
+mod sequences;
 mod servers;
 mod session;
 mod shapes;
