@@ -72,7 +72,7 @@ settings! {
         /// Gives the name and the secret of the user `$1`: a SCRAM verifier, an MD5 hash or a password; NULL or no row for
         /// nobody. It runs with `search_path` set to `pg_catalog, pg_temp`: write the schema before every name of yours.
         query: String = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin",
-        /// How long an answer is good for. A changed or expired password is noticed that much later.
+        /// How long an answer is good for. A changed or expired password is noticed that much later; `0`: each login asks.
         cache: Duration = "10s",
     }
 }

@@ -24,7 +24,7 @@ settings! {
         max_lag: Duration = "10s",
         /// How often each server is asked how it is, when there are replicas.
         check_interval: Duration = "250ms",
-        /// Time that writes wait for a primary while there is none, before they get an error.
+        /// Time that writes wait for a primary while there is none, before they get an error; `0`: they do not wait.
         failover_timeout: Duration = "10s",
         /// The servers of a sharded database, in an order that must not change: the first one also answers
         /// what only needs some server, and holds rows whose key is NULL.
@@ -82,13 +82,13 @@ settings! {
         /// Connections that are kept open even if nobody needs them. They are opened at once where the server's URL names the
         /// user, otherwise after a user's first login.
         min_size: u32 = "0",
-        /// Time that a client waits for a connection before it gets an error.
+        /// Time that a client waits for a connection before it gets an error; `0`: it waits as long as it takes.
         wait_timeout: Duration = "30s",
-        /// Time to connect and log in to a server.
+        /// Time to connect and log in to a server; `0`: no limit.
         connect_timeout: Duration = "5s",
-        /// Time after which an unused connection is closed.
+        /// Time after which an unused connection is closed; `0`: never.
         idle_timeout: Duration = "10m",
-        /// Age at which a connection is closed when it is next unused.
+        /// Age at which a connection is closed when it is next unused; `0`: it gets as old as it likes.
         lifetime: Duration = "1h",
         /// Prepared statements kept on each server connection; the least recently used goes first.
         prepared_statements: u32 = "500",

@@ -38,7 +38,7 @@ pub use sharding::{
     HashPlacement, KeyColumn, ListPart, PerShard, Placement, RangePart, ShardedTable, Sharding, TableName,
 };
 pub use url::{ChannelBinding, ServerUrl, SslMode};
-pub use values::ByteSize;
+pub use values::{ByteSize, unlimited_if_zero};
 
 use crate::error::{Error, Result};
 use define::{FromNode, Reader};

@@ -132,14 +132,14 @@ settings! {
         /// Clients that are about to log in, at once, and never more than half of `max_clients`. When one more comes, the one
         /// that has taken longest is disconnected.
         max_logins: u32 = "5000",
-        /// Time from connecting to being authenticated.
+        /// Time from connecting to being authenticated; `0`: no limit.
         login_timeout: Duration = "15s",
         /// The longest message that a client may send. PostgreSQL's own limit is 1GB.
         max_message: ByteSize = "256MB",
-        /// Time that clients have to finish their transactions when the proxy is asked to stop.
+        /// Time that clients have to finish their transactions when the proxy is asked to stop; `0`: none.
         shutdown_timeout: Duration = "30s",
         /// Time that a client may do nothing in a transaction. Then the transaction is rolled back and the client's connection
-        /// closed with SQLSTATE 25P03. This and the following times are kept to half a second.
+        /// closed with SQLSTATE 25P03. `0` is no limit, here and in the following times, which are kept to half a second.
         idle_in_transaction_timeout: Duration = "0",
         /// Time that a statement may take on the server, COPY included. Then it is cancelled, and the client told with
         /// SQLSTATE 57014; a transaction around it has failed.

@@ -47,7 +47,7 @@ impl FromNode for u32 {
 
 impl FromNode for Duration {
     fn what() -> String {
-        "a time (`500ms`, `30s`, `5m`, `1h`; `0` for never)".to_owned()
+        "a time (`500ms`, `30s`, `5m`, `1h`, `0`)".to_owned()
     }
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = scalar(node, &Self::what(), reader)?;
@@ -69,6 +69,13 @@ impl FromNode for Duration {
             None => bad_value(node, text, &Self::what(), reader),
         }
     }
+}
+
+/// A limit as a time that can be waited for: `0` sets none, which is a time that nobody lives to see.
+pub fn unlimited_if_zero(limit: Duration) -> Duration {
+    // Far enough, and never too far to be added to a clock.
+    const AGES: Duration = Duration::from_secs(100 * 366 * 86_400);
+    if limit.is_zero() { AGES } else { limit }
 }
 
 /// A size in bytes.

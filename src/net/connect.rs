@@ -99,6 +99,9 @@ impl From<io::Error> for ConnectError {
     }
 }
 
+/// Longest that sending a cancel request may take.
+const CANCEL_LIMIT: Duration = Duration::from_secs(30);
+
 /// Connects and logs in, within the target's timeout.
 pub async fn connect(target: &ServerTarget) -> Result<Link, ConnectError> {
     connect_with(target, &[]).await
@@ -220,7 +223,8 @@ pub async fn cancel(target: &ServerTarget, pid: u32, secret: &[u8]) -> Result<()
         let _ = dialogue.fill().await;
         Ok(())
     };
-    match tokio::time::timeout(target.timeout, request).await {
+    // Where there is no limit to connecting, there is one here: cancel requests must not pile up.
+    match tokio::time::timeout(target.timeout.min(CANCEL_LIMIT), request).await {
         Ok(done) => done,
         Err(_) => Err(ConnectError::new("08006", "the server did not take the cancel request in time")),
     }

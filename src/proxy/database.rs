@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::config::{ChannelBinding, Config, Database as Settings, PoolMode, Reads, ServerUrl, SslMode};
+use crate::config::{
+    ChannelBinding, Config, Database as Settings, PoolMode, Reads, ServerUrl, SslMode, unlimited_if_zero,
+};
 use crate::error::{Error, Result};
 use crate::net::connect::ServerTarget;
 use crate::net::prove::{Binding, Secret, Wallet};
@@ -211,11 +213,11 @@ impl Database {
         PoolOptions {
             size: pool.size as usize,
             min_size: pool.min_size as usize,
-            wait_timeout: pool.wait_timeout,
+            wait_timeout: unlimited_if_zero(pool.wait_timeout),
             // Shorter than the wait, so that a client hears why there is no connection.
-            connect_patience: Duration::from_secs(2).min(pool.wait_timeout * 3 / 4),
-            idle_timeout: pool.idle_timeout,
-            lifetime: pool.lifetime,
+            connect_patience: Duration::from_secs(2).min(unlimited_if_zero(pool.wait_timeout) * 3 / 4),
+            idle_timeout: unlimited_if_zero(pool.idle_timeout),
+            lifetime: unlimited_if_zero(pool.lifetime),
             statements: pool.prepared_statements as usize,
             workers: self.workers,
             has_replicas: !self.config.replicas.is_empty(),
@@ -289,7 +291,7 @@ impl Database {
                 ChannelBinding::Prefer => Binding::Prefer,
                 ChannelBinding::Require => Binding::Require,
             },
-            timeout: self.config.pool.connect_timeout,
+            timeout: unlimited_if_zero(self.config.pool.connect_timeout),
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Config, Reads};
+use crate::config::{Config, Reads, unlimited_if_zero};
 use crate::error::Result;
 use crate::net::accept::{Arrival, open};
 use crate::net::dialogue::Dialogue;
@@ -95,7 +95,7 @@ impl House {
         let (place, leave) = self.logins.begin();
         // The timer is for the login alone; boxed, so that it takes no memory afterwards.
         let login = self.clone().login(stream, home, (seat, place));
-        let login = Box::pin(tokio::time::timeout(self.config.limits.login_timeout, async move {
+        let login = Box::pin(tokio::time::timeout(unlimited_if_zero(self.config.limits.login_timeout), async move {
             tokio::select! {
                 outcome = login => outcome,
                 () = leave.notified() => Err(io::Error::other("too many clients were about to log in")),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Balance, Database as Settings, Reads};
+use crate::config::{Balance, Database as Settings, Reads, unlimited_if_zero};
 use crate::net::connect::ServerTarget;
 use crate::pool::Pool;
 use crate::pool::fleet::{Choosing, Fleet, FleetOptions, ServerStatus};
@@ -63,7 +63,7 @@ impl Servers {
             choosing,
             max_lag: settings.max_lag,
             check_interval: settings.check_interval,
-            patience: settings.failover_timeout.min(settings.pool.wait_timeout),
+            patience: settings.failover_timeout.min(unlimited_if_zero(settings.pool.wait_timeout)),
         };
         // The first one is the primary now, and has a share like others after a failover.
         let weights = std::iter::once(1).chain(settings.replicas.iter().map(|replica| replica.weight));

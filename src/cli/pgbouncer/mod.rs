@@ -56,12 +56,12 @@ fn quote_all(texts: &[String]) -> String {
     format!("[{}]", all.join(", "))
 }
 
-/// A time of PgBouncer's, in seconds, as pgweir takes it; 0, which means never there, as a year.
+/// A time of PgBouncer's, in seconds, as pgweir takes it; 0 means the same to both.
 fn time(value: &str) -> Option<String> {
     let seconds: f64 = value.trim().parse().ok().filter(|seconds| (0.0..=31_536_000.0).contains(seconds))?;
     let millis = (seconds * 1000.0).round() as u64;
     Some(match millis {
-        0 => "365d".to_owned(),
+        0 => "0".to_owned(),
         millis if millis % 1000 == 0 => format!("{}s", millis / 1000),
         millis => format!("{millis}ms"),
     })
@@ -80,7 +80,7 @@ mod tests {
     fn times_are_in_seconds() {
         assert_eq!(
             [time("120"), time("0.5"), time("0")],
-            [Some("120s".into()), Some("500ms".into()), Some("365d".into())]
+            [Some("120s".into()), Some("500ms".into()), Some("0".into())]
         );
         assert_eq!([time("-1"), time("soon")], [None, None]);
     }

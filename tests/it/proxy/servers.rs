@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use pgweir::db::local::Shutdown;
+use pgweir::db::local::{Auth, Cluster, Options, Shutdown};
 
 use super::Stage;
 use super::raw::{Raw, field, query, shown};
-use crate::support::ends;
+use crate::support::{Proxy, ends};
 
 #[test]
 fn an_exhausted_pool_says_so() {
@@ -21,6 +21,32 @@ fn an_exhausted_pool_says_so() {
     assert!((1500..4000).contains(&asked.elapsed().as_millis()));
     assert_eq!(a.query("commit"), "C:COMMIT Z:I");
     assert_eq!(stage.client().value("select 1"), "1");
+}
+
+#[test]
+fn zero_is_no_limit() {
+    let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
+    let none = "wait_timeout: 0, idle_timeout: 0, lifetime: 0, connect_timeout: 0";
+    let text = super::config(&cluster, 1).replace("wait_timeout: 2s", none);
+    let limits = ["login", "idle_in_transaction", "query", "transaction", "client_idle"]
+        .map(|name| format!("{name}_timeout: 0"));
+    let proxy = Proxy::start(&format!("limits: {{{}}}\n{text}", limits.join(", ")));
+    let client = || Raw::login(proxy.port(), "app", "secret", "app", &[]);
+    let (mut a, mut b) = (client(), client());
+    let server = a.value("select pg_backend_pid()");
+    a.query("begin");
+    b.send(&query("select pg_backend_pid()"));
+    // Longer than limits of no time at all would be noticed.
+    std::thread::sleep(Duration::from_millis(1300));
+    assert_eq!(a.query("commit"), "C:COMMIT Z:I");
+    assert_eq!(shown(&b.until_ready(1)), format!("T D:{server} C:SELECT_1 Z:I"));
+    std::thread::sleep(Duration::from_millis(1300));
+    assert_eq!(
+        b.value("select pg_backend_pid()"),
+        server,
+        "the connection was neither unused for too long nor too old"
+    );
+    assert_eq!(client().value("select pg_sleep(0.6) is not null"), "t");
 }
 
 #[test]
