@@ -35,6 +35,12 @@ settings! {
         max_clients: Option<u32> = absent,
         /// Connections to each server.
         pool: Pool = "{}",
+        /// For `*`: databases that are served at once without being named; the next one is refused with SQLSTATE 53300, unless
+        /// one of them has no client.
+        max_databases: u32 = "100",
+        /// For `*`: time after which a database is forgotten that no client uses, with its connections and what was counted; `0`:
+        /// never.
+        unused_timeout: Duration = "1h",
         /// How tables lie on the shards.
         sharding: Option<Sharding> = absent,
         /// What happens at COMMIT of a transaction that wrote on several shards.
@@ -169,6 +175,7 @@ fn check_database(database: &Database, node: &Node, reader: &mut Reader) -> bool
         let what = format!("`{path}.pool.mode` is `statement`, but the database has shards");
         reader.problem::<()>(at, what, "write `transaction`");
     }
+    check_any(database, node, reader);
     check_replicas(database, node, reader);
     check_shard_names(database, node, reader);
     let url = database.servers().next().map(|(_, url)| url);
@@ -184,6 +191,35 @@ fn check_database(database: &Database, node: &Node, reader: &mut Reader) -> bool
         check_locals(database, sharding, at, reader);
     }
     reader.problems.len() == before
+}
+
+/// What serves databases that have no entry of their own, and what only that can have.
+fn check_any(database: &Database, node: &Node, reader: &mut Reader) {
+    let path = reader.path();
+    let at = |name: &str| node.entry(name).map_or(node.at, |(key, _)| key.at);
+    if path != "databases.*" {
+        for name in ["max_databases", "unused_timeout"].into_iter().filter(|name| node.get(name).is_some()) {
+            let what = format!("`{path}.{name}` is given, but it is for `*` only");
+            reader.problem::<()>(at(name), what, "remove it");
+        }
+        return;
+    }
+    for name in ["shards", "replicas"].into_iter().filter(|name| node.get(name).is_some()) {
+        let what = format!("`{path}` has `{name}`, but it stands for databases on one server");
+        reader.problem::<()>(at(name), what, "name the database whose tables or servers these are");
+    }
+    if database.max_databases == 0 {
+        reader.problem::<()>(at("max_databases"), format!("`{path}.max_databases` is 0"), "write 1 or more");
+    }
+    // Whether a database is there must not be seen before a client has proven who it is.
+    let named = |url: &ServerUrl| url.database.is_some();
+    if let Some(query) = &database.auth_query
+        && query.database.is_none()
+        && !database.primary.as_ref().is_some_and(named)
+    {
+        let what = format!("`{path}.auth_query` has no `database`, which it needs for `*`");
+        reader.problem::<()>(at("auth_query"), what, "add `database: postgres`, or where the query can be run");
+    }
 }
 
 fn check_replicas(database: &Database, node: &Node, reader: &mut Reader) {

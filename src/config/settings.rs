@@ -44,7 +44,8 @@ settings! {
         /// a server is said by the server's URL. Others may come in by a database's `auth_query`, or by a rule of `hba` with
         /// `method: cert` or `trust`.
         users: BTreeMap<String, User> = absent,
-        /// The databases that clients may ask for, by name.
+        /// The databases that clients may ask for, by name. `"*"` serves all others: the name that a client asks for is the
+        /// database's on the server, unless the server's URL has one.
         databases: BTreeMap<String, Database> = required,
     }
     check check_config;

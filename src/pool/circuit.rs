@@ -34,13 +34,19 @@ impl Pool {
     pub(super) fn report(&self, state: &mut State, error: &ConnectError, started: Instant) -> Duration {
         tracing::warn!(server = ?self.target, code = error.code, error = error.message, "cannot connect to the server");
         // 28xxx: authentication; 3D000: no such database. Starting up, too many connections and network errors pass.
-        let hopeless = error.code.starts_with("28") || error.code == "3D000" || error.code == "42704";
+        let hopeless = error.code.starts_with("28") || ["3D000", "42501", "42704"].contains(&error.code.as_str());
         if !hopeless && state.open > state.opening {
             return PAUSES.0 * 2;
         }
-        let failure =
-            Failure::fatal("08006", format!("the server {:?} cannot be reached: {}", self.target, error.message))
-                .detail(format!("SQLSTATE of the attempt: {}", error.code));
+        let failure = match error.code.as_str() {
+            // The server's own words: it can be reached, but there is no such database, or it is not for this user.
+            code @ ("3D000" | "42501") => {
+                Failure::fatal(if code == "3D000" { "3D000" } else { "42501" }, &error.message)
+                    .detail(format!("The server {:?} says so.", self.target))
+            }
+            _ => Failure::fatal("08006", format!("the server {:?} cannot be reached: {}", self.target, error.message))
+                .detail(format!("SQLSTATE of the attempt: {}", error.code)),
+        };
         let now = Instant::now();
         let mut patience = self.options.load().connect_patience;
         let mut pause = PAUSES.1;

@@ -240,6 +240,11 @@ impl Clients {
         over.for_each(|client| client.wake());
     }
 
+    /// Whether anybody is logged in to this database.
+    pub fn are_of(&self, database: &str) -> bool {
+        lock(&self.register).databases.contains_key(database)
+    }
+
     /// All that are logged in, by their number.
     pub fn all(&self) -> Vec<Arc<Client>> {
         let mut all: Vec<_> = lock(&self.register).by_pid.values().cloned().collect();

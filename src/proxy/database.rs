@@ -65,6 +65,8 @@ pub struct Database {
     pub servers: Option<Arc<Servers>>,
     /// New clients are turned away (DISABLE).
     pub disabled: AtomicBool,
+    /// It is served by what the configuration says for databases that it does not name.
+    pub(super) is_automatic: bool,
     /// The same database in a later configuration.
     pub(super) successor: OnceLock<Arc<Self>>,
 }
@@ -97,6 +99,7 @@ impl Database {
             paused: AtomicBool::new(false),
             servers: None,
             disabled: AtomicBool::new(false),
+            is_automatic: false,
             successor: OnceLock::new(),
             sharded: settings.is_sharded().then(|| Shared::new(name, settings.clone()).map(Arc::new)).transpose()?,
         };

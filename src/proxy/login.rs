@@ -20,6 +20,7 @@ use crate::pool::settings::{Reported, Settings, Value, normalize};
 use crate::pool::{Interned, Pool, Taken};
 use crate::proxy::about::About;
 use crate::proxy::admin;
+use crate::proxy::automatic::{ANY, any};
 use crate::proxy::clients::{Client, Clients, Quota, Seat, deliver};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::crew::{Crew, Guest};
@@ -45,8 +46,10 @@ pub struct House {
     pub clients: Arc<Clients>,
     /// Who serves them.
     pub crew: Arc<Crew>,
-    /// The databases by the name clients know.
+    /// The databases of the configuration by the name clients know.
     pub databases: HashMap<String, Arc<Database>>,
+    /// What serves databases of other names.
+    pub(super) any: Option<Arc<Database>>,
     /// Statements without their constants, unless they are not counted.
     pub templates: Option<Arc<Templates>>,
     pub(super) interned: Arc<Interned>,
@@ -65,14 +68,27 @@ impl House {
         let templates =
             (config.stats.templates > 0).then(|| Arc::new(Templates::new(config.stats.templates as usize, workers)));
         let mut databases = HashMap::new();
-        for (name, settings) in &config.databases {
+        for (name, settings) in config.databases.iter().filter(|(name, _)| *name != ANY) {
             let database = Database::new(name, &config, settings, interned.clone(), templates.clone(), workers)?;
             databases.insert(name.clone(), Arc::new(database));
         }
         let clients = Arc::new(Clients::default());
         let logins = Logins::new(Self::most_logins(&config));
         let crew = Arc::new(Crew::new(workers));
-        Ok(Self { config, clients, crew, databases, templates, interned, gate, logins, ties: Arc::default() })
+        let any = None;
+        let mut house =
+            Self { config, clients, crew, databases, any, templates, interned, gate, logins, ties: Arc::default() };
+        house.any = house.any_of(&house.config)?;
+        Ok(house)
+    }
+
+    /// What serves the databases that the configuration does not name.
+    pub(super) fn any_of(&self, config: &Config) -> Result<Option<Arc<Database>>> {
+        let Some(settings) = any(config) else { return Ok(None) };
+        let (interned, templates) = (self.interned.clone(), self.templates.clone());
+        let mut database = Database::new(ANY, config, settings, interned, templates, self.crew.size())?;
+        database.is_automatic = true;
+        Ok(Some(Arc::new(database)))
     }
 
     /// Slow logins must leave seats to others.
@@ -81,8 +97,10 @@ impl House {
     }
 
     /// All pools of all databases.
-    pub fn pools(&self) -> impl Iterator<Item = (&Arc<Database>, Arc<Pool>)> {
-        self.databases.values().flat_map(|database| database.pools().into_iter().map(move |pool| (database, pool)))
+    pub fn pools(&self) -> impl Iterator<Item = (Arc<Database>, Arc<Pool>)> {
+        self.all_databases()
+            .into_iter()
+            .flat_map(|database| database.pools().into_iter().map(move |pool| (database.clone(), pool)))
     }
 
     /// Serves one client from its first byte to its last.
@@ -172,13 +190,15 @@ impl House {
             Some(Peer::Unix { .. }) => Origin::Local,
             None => return Err(io::ErrorKind::NotConnected.into()),
         };
-        let lookup = self.databases.get(&startup.database).and_then(|database| database.lookup.as_ref());
+        // Which databases there are is nobody's business yet.
+        let asked = self.databases.get(&startup.database).or(self.any.as_ref());
+        let lookup = asked.and_then(|database| database.lookup.as_ref());
         gate.admit(dialogue, startup, origin, lookup).await
     }
 
     /// Finds the database and asks a server what it says to such a session.
     async fn admit(
-        &self,
+        self: &Arc<Self>,
         (dialogue, startup): (&Dialogue, &Startup),
         secret: Secret,
         home: usize,
@@ -193,10 +213,7 @@ impl House {
         if let Some(rights) = admin::rights(&self.config, &startup.user, &startup.database) {
             return Ok(Admitted::Console(rights));
         }
-        let Some(database) = self.databases.get(&startup.database) else {
-            let message = format!("database \"{}\" does not exist", startup.database);
-            return Err(Failure::fatal("3D000", message).hint("add it to `databases` in pgweir.yaml"));
-        };
+        let database = self.wanted(&startup.database)?;
         if database.disabled.load(Ordering::Relaxed) {
             let message = format!("database \"{}\" is disabled", startup.database);
             return Err(Failure::fatal("57P03", message).hint("ENABLE it in the console"));
@@ -212,13 +229,19 @@ impl House {
         let greeting = match database.greeting(&pool.target.user, &settings) {
             Some(greeting) => greeting,
             None => {
-                let greeting = self.greet(database, (&pool, lane.clone()), &settings, home).await?;
+                let greeting = match self.greet(&database, (&pool, lane.clone()), &settings, home).await {
+                    Ok(greeting) => greeting,
+                    Err(failure) => {
+                        self.unmade(database);
+                        return Err(failure);
+                    }
+                };
                 database.remember_greeting(&pool.target.user, settings.clone(), greeting.clone());
                 greeting
             }
         };
         let access = Access {
-            database: database.clone(),
+            database,
             pool,
             home,
             crew: self.crew.clone(),

@@ -10,6 +10,7 @@
 //!   analyzer       what a statement does to its session, once per template: changes, traces, functions, bodies, strangers; watch
 //!   probe          asking the server what the session has become, where that cannot be known; pins say what stays
 //! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
+//! automatic databases that the configuration does not name
 //! meter    counts, bytes and times of everything that passes
 //! admin    the console: `psql -d pgweir`
 //! ```
@@ -21,6 +22,7 @@ pub mod about;
 pub mod account;
 pub mod admin;
 pub mod analyzer;
+mod automatic;
 pub mod backlog;
 pub mod bodies;
 pub mod bulk;

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::config::{self, Config, Database as Settings, ServerUrl};
 use crate::error::{Error, Result};
 use crate::pool::Pool;
+use crate::proxy::automatic::{ANY, Automatic, any};
 use crate::proxy::database::Database;
 use crate::proxy::login::House;
 use crate::proxy::session::Access;
@@ -44,6 +45,8 @@ pub struct Ties {
     receiver: Mutex<Option<UnboundedReceiver<Order>>>,
     /// Pools of earlier houses, until nobody needs them.
     old: Mutex<Vec<(Arc<Database>, Arc<Pool>)>>,
+    /// Databases that began when a client asked for them.
+    pub(super) automatic: Automatic,
 }
 
 impl fmt::Debug for Ties {
@@ -55,7 +58,13 @@ impl fmt::Debug for Ties {
 impl Default for Ties {
     fn default() -> Self {
         let (sender, receiver) = unbounded_channel();
-        Self { latest: ArcSwapOption::empty(), sender, receiver: Mutex::new(Some(receiver)), old: Mutex::default() }
+        Self {
+            latest: ArcSwapOption::empty(),
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+            old: Mutex::default(),
+            automatic: Automatic::default(),
+        }
     }
 }
 
@@ -105,6 +114,7 @@ impl House {
 
     /// Forgets pools of earlier configurations that nobody needs any more.
     pub(super) fn sweep(&self) {
+        self.sweep_automatic();
         lock(&self.ties.old).retain(|(database, pool)| {
             let counts = pool.counts();
             let deserted = database.successor().is_some() || Arc::strong_count(database) == 1;
@@ -116,7 +126,7 @@ impl House {
     pub(super) fn renewed(&self, config: Config) -> Result<Self> {
         let gate = ArcSwap::from_pointee(self.gate.load().renewed(&config)?);
         let mut databases = std::collections::HashMap::new();
-        for (name, settings) in &config.databases {
+        for (name, settings) in config.databases.iter().filter(|(name, _)| *name != ANY) {
             let database = match self.databases.get(name) {
                 Some(old) => old.renewed(&config, settings)?,
                 None => Database::new(
@@ -130,6 +140,11 @@ impl House {
             };
             databases.insert(name.clone(), Arc::new(database));
         }
+        let any = match (&self.any, any(&config)) {
+            (Some(old), Some(settings)) => Some(Arc::new(old.renewed(&config, settings)?)),
+            (None, Some(_)) => self.any_of(&config)?,
+            (_, None) => None,
+        };
         let before = Self::most_logins(&self.config);
         let logins = match Self::most_logins(&config) {
             same if same == before => self.logins.clone(),
@@ -138,6 +153,7 @@ impl House {
         Ok(Self {
             config,
             databases,
+            any,
             gate,
             logins,
             clients: self.clients.clone(),
@@ -154,22 +170,24 @@ impl House {
         for (name, database) in &next.databases {
             database.come_into_force(self.databases.get(name));
         }
-        let next = next.install();
-        let mut old = lock(&self.ties.old);
+        let next = self.hand_over(|| next.install());
         for (name, database) in &self.databases {
-            let heir = next.databases.get(name);
-            if let Some(heir) = heir {
-                database.set_successor(heir);
-            }
-            let kept = heir.map(|heir| heir.pools()).unwrap_or_default();
-            for pool in database.pools().into_iter().filter(|pool| !kept.iter().any(|kept| Arc::ptr_eq(kept, pool))) {
-                // Those who wait in it, or cannot follow, are still served.
-                pool.reconnect();
-                old.push((database.clone(), pool));
-            }
+            self.succeed(database, next.databases.get(name));
         }
-        drop(old);
         (next, changes)
+    }
+
+    /// Puts `heir` in a database's place; what it does not take over is looked after until nobody needs it.
+    pub(super) fn succeed(&self, database: &Arc<Database>, heir: Option<&Arc<Database>>) {
+        if let Some(heir) = heir {
+            database.set_successor(heir);
+        }
+        let kept = heir.map(|heir| heir.pools()).unwrap_or_default();
+        for pool in database.pools().into_iter().filter(|pool| !kept.iter().any(|kept| Arc::ptr_eq(kept, pool))) {
+            // Those who wait in it, or cannot follow, are still served.
+            pool.reconnect();
+            lock(&self.ties.old).push((database.clone(), pool));
+        }
     }
 }
 
@@ -217,10 +235,11 @@ fn same_replicas(a: &Settings, b: &Settings) -> bool {
 
 impl Database {
     /// This database with other settings. It has the connections to servers that are the same.
-    fn renewed(&self, config: &Config, settings: &Settings) -> Result<Self> {
+    pub(super) fn renewed(&self, config: &Config, settings: &Settings) -> Result<Self> {
         let mut next =
             Self::new(&self.name, config, settings, self.interned.clone(), self.meter.templates.clone(), self.workers)?;
         next.meter = self.meter.clone();
+        next.is_automatic = self.is_automatic;
         next.disabled = AtomicBool::new(self.disabled.load(Ordering::Relaxed));
         next.paused = AtomicBool::new(self.paused.load(Ordering::SeqCst));
         next.functions = self.functions.clone();
@@ -243,7 +262,7 @@ impl Database {
     }
 
     /// Applies what connections taken over from `old` have to heed from now on.
-    fn come_into_force(&self, old: Option<&Arc<Self>>) {
+    pub(super) fn come_into_force(&self, old: Option<&Arc<Self>>) {
         if old.is_none() {
             return;
         }

@@ -49,13 +49,6 @@ pub(super) fn all(source: &mut Source<'_>, users: &Users, out: &mut String) {
     out.push_str("databases:\n");
     let mut seen: Vec<&str> = Vec::new();
     for entry in source.entries.iter().filter(|entry| entry.section == "databases") {
-        if entry.key == "*" {
-            source.note(format!(
-                "[databases] *: databases that are not named cannot be reached; add each by its name ({})",
-                entry.place
-            ));
-            continue;
-        }
         if entry.key == "pgweir" || entry.key == "pgbouncer" {
             source.note(format!("[databases] {}: the name is the console's and is left out", entry.key));
             continue;
@@ -72,6 +65,10 @@ pub(super) fn all(source: &mut Source<'_>, users: &Users, out: &mut String) {
         if let Some(url) = url(source, users, &line) {
             seen.push(&entry.key);
             let _ = writeln!(out, "  {}:\n    primary: {}", quote(&entry.key), quote(&url));
+            if entry.key == "*" {
+                let time = source.time("autodb_idle_timeout", "3600");
+                let _ = writeln!(out, "    unused_timeout: {time}");
+            }
             auth_query(source, users, &line, out);
             pool(source, &line, out);
             others(source, &line);
@@ -116,7 +113,9 @@ fn url(source: &mut Source<'_>, users: &Users, line: &Line<'_>) -> Option<String
     }
     let port = line.get("port").unwrap_or("5432");
     let host = if host.contains(':') { format!("[{host}]") } else { encode(host) };
-    let _ = write!(url, "{host}:{port}/{}", encode(line.get("dbname").unwrap_or(line.name)));
+    // `*` passes the name on that the client asks for.
+    let own = Some(line.name).filter(|name| *name != "*");
+    let _ = write!(url, "{host}:{port}/{}", line.get("dbname").or(own).map(encode).unwrap_or_default());
     url.push_str(&tls(source));
     match ServerUrl::parse(&url) {
         Ok(_) => Some(url),
@@ -162,6 +161,11 @@ fn auth_query(source: &mut Source<'_>, users: &Users, line: &Line<'_>, out: &mut
     }
     if let Some(database) = line.get("auth_dbname").or_else(|| source.given("auth_dbname")) {
         let _ = writeln!(out, "      database: {}", quote(database));
+    } else if line.name == "*" && line.get("dbname").is_none() {
+        out.push_str("      database: postgres\n");
+        source.note(
+            "[databases] *: auth_query runs in the database postgres, and not in the one that the client asks for",
+        );
     }
     if let Some(query) = line.get("auth_query").or_else(|| source.given("auth_query")) {
         let _ = writeln!(out, "      query: {}", quote(query));

@@ -104,7 +104,7 @@ async fn wait_close(chosen: &[Arc<Database>]) -> Result<Answer, Failure> {
 }
 
 fn database(house: &House, name: &str) -> Result<Arc<Database>, Failure> {
-    let found = house.databases.get(name).cloned();
+    let found = house.database(name);
     found.ok_or_else(|| Failure::error("3D000", format!("no such database: {name}")).hint("SHOW DATABASES lists them"))
 }
 
@@ -112,6 +112,7 @@ fn database(house: &House, name: &str) -> Result<Arc<Database>, Failure> {
 fn databases(house: &House, name: Option<&str>) -> Result<Vec<Arc<Database>>, Failure> {
     match name {
         Some(name) => Ok(vec![database(house, name)?]),
-        None => Ok(house.databases.values().cloned().collect()),
+        // And those that are still to come.
+        None => Ok(house.all_databases().into_iter().chain(house.any.clone()).collect()),
     }
 }

@@ -99,13 +99,12 @@ fn pointer(kind: char, id: u64) -> String {
 }
 
 /// All databases by name, with their pools.
-fn all_pools(house: &House) -> Vec<(&Arc<Database>, usize, Arc<Pool>)> {
-    let mut databases: Vec<_> = house.databases.values().collect();
-    databases.sort_by(|a, b| a.name.cmp(&b.name));
+fn all_pools(house: &House) -> Vec<(Arc<Database>, usize, Arc<Pool>)> {
     let pools = |database: &'_ Arc<Database>| database.numbered_pools();
-    databases
+    house
+        .all_databases()
         .into_iter()
-        .flat_map(|database| pools(database).into_iter().map(move |(server, pool)| (database, server, pool)))
+        .flat_map(|database| pools(&database).into_iter().map(move |(server, pool)| (database.clone(), server, pool)))
         .collect()
 }
 
@@ -178,7 +177,7 @@ fn servers(house: &House) -> Table {
         for member in pool.members() {
             let serves = |client: &&Arc<Client>| client.served_by().is_some_and(|by| Arc::ptr_eq(&by, &member.target));
             let client = clients.iter().find(serves);
-            table.rows.push(server_row(database, &pool, &member, client.map(Arc::as_ref)));
+            table.rows.push(server_row(&database, &pool, &member, client.map(Arc::as_ref)));
         }
     }
     table
@@ -238,7 +237,7 @@ fn pools(house: &House) -> Table {
             by.is_some_and(|by| members.iter().any(|member| Arc::ptr_eq(&member.target, &by)))
         };
         // Those of a sharded database belong to no one shard, but for the one that works for them.
-        let first = |client: &Client| server == 0 && is_pool_of(database, &pool, client);
+        let first = |client: &Client| server == 0 && is_pool_of(&database, &pool, client);
         let here = clients.iter().filter(|client| first(client) || server > 0 && serves(client)).count();
         let in_use = counts.open.saturating_sub(counts.idle + counts.opening);
         let [wait, wait_us] = seconds(Some(counts.longest_wait));
@@ -308,9 +307,7 @@ fn databases(house: &House) -> Table {
         "server",
     ]);
     let clients = house.clients.all();
-    let mut all: Vec<_> = house.databases.values().collect();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    for database in all {
+    for database in house.all_databases() {
         let pools = database.numbered_pools();
         let count = clients.iter().filter(|client| *client.about.database == *database.name).count();
         for (number, (server, url)) in database.config.servers().enumerate() {
@@ -433,7 +430,7 @@ fn lists(house: &House) -> Table {
     }
     let known = house.clients.all().len();
     for (name, count) in [
-        ("databases", house.databases.len()),
+        ("databases", house.all_databases().len()),
         ("users", house.config.users.len()),
         ("pools", pools.len()),
         ("free_clients", 0),
@@ -455,7 +452,7 @@ fn state(house: &House) -> Table {
     let mut table = Table::new(&["key", "value"]);
     let stopping = house.clients.is_stopping();
     let word = |is: bool| Value::from(if is { "yes" } else { "no" });
-    let paused = house.databases.values().all(|database| database.paused.load(Ordering::Relaxed));
+    let paused = house.all_databases().iter().all(|database| database.paused.load(Ordering::Relaxed));
     let active = !stopping && !paused;
     for (name, is) in [("active", active), ("paused", paused), ("suspended", false), ("stopping", stopping)] {
         table.row([name.into(), word(is)]);

@@ -1,9 +1,6 @@
 //! SHOW STATS and its kin, TOTALS and TEMPLATES.
 
-use std::sync::Arc;
-
 use crate::proxy::admin::table::{Table, Value};
-use crate::proxy::database::Database;
 use crate::proxy::login::House;
 use crate::proxy::meter::Totals;
 use crate::proxy::meter::period::Period;
@@ -150,16 +147,10 @@ fn row(period: &Period, columns: Columns) -> Vec<Value> {
     }
 }
 
-fn sorted(house: &House) -> Vec<&Arc<Database>> {
-    let mut databases: Vec<_> = house.databases.values().collect();
-    databases.sort_by(|a, b| a.name.cmp(&b.name));
-    databases
-}
-
 /// SHOW STATS, STATS_TOTALS, STATS_AVERAGES.
 pub fn stats(house: &House, columns: Columns) -> Table {
     let mut table = if columns == Columns::Both { Table::new(&BOTH) } else { Table::new(&ONE_KIND) };
-    for database in sorted(house) {
+    for database in house.all_databases() {
         let mut values = vec![database.name.clone().into()];
         values.extend(row(&database.meter.period(), columns));
         table.rows.push(values);
@@ -170,7 +161,8 @@ pub fn stats(house: &House, columns: Columns) -> Table {
 /// SHOW TOTALS: the same of all databases, one line each.
 pub fn totals(house: &House) -> Table {
     let mut table = Table::new(&["name", "#value"]);
-    let rows: Vec<_> = sorted(house).into_iter().map(|database| row(&database.meter.period(), Columns::Both)).collect();
+    let rows: Vec<_> =
+        house.all_databases().into_iter().map(|database| row(&database.meter.period(), Columns::Both)).collect();
     for (at, name) in BOTH.iter().skip(1).enumerate() {
         let numbers = rows.iter().filter_map(|row| match row.get(at) {
             Some(Value::Number(number)) => Some(*number),

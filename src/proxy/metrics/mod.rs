@@ -18,8 +18,7 @@ use text::Exposition;
 /// Prometheus's text format.
 pub(super) fn metrics(house: &House) -> String {
     let mut text = Exposition::default();
-    let mut databases: Vec<_> = house.databases.values().collect();
-    databases.sort_by(|a, b| a.name.cmp(&b.name));
+    let databases = house.all_databases();
     text.metric("pgweir_build_info", "gauge", "The version that runs.");
     text.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     clients(house, &mut text);
@@ -50,7 +49,7 @@ fn clients(house: &House, text: &mut Exposition) {
     }
 }
 
-fn pools(databases: &[&Arc<Database>], text: &mut Exposition) {
+fn pools(databases: &[Arc<Database>], text: &mut Exposition) {
     let mut pools: Vec<(&str, Arc<Pool>, PoolCounts)> = Vec::new();
     for database in databases {
         pools.extend(database.numbered_pools().into_iter().map(|(_, pool)| {
@@ -155,7 +154,7 @@ fn times(totals: &[(&str, Totals)], text: &mut Exposition) {
     }
 }
 
-fn errors(databases: &[&Arc<Database>], text: &mut Exposition) {
+fn errors(databases: &[Arc<Database>], text: &mut Exposition) {
     text.metric("pgweir_errors_total", "counter", "Errors that clients were told, by whose they are and SQLSTATE.");
     for database in databases {
         for (source, code, count) in database.meter.errors() {
@@ -171,9 +170,8 @@ pub(super) fn unready(house: &House) -> Vec<String> {
     if house.clients.is_stopping() {
         reasons.push("the proxy is shutting down".to_owned());
     }
-    let mut databases: Vec<_> = house.databases.values().collect();
-    databases.sort_by(|a, b| a.name.cmp(&b.name));
-    for database in databases {
+    // Nobody has to be sent elsewhere since a database that somebody once asked for is away.
+    for database in house.all_databases().into_iter().filter(|database| !database.is_automatic) {
         if let Some(servers) = &database.servers {
             // One of several that is away is no reason, as long as there is a primary.
             if servers.fleet.primary().is_none() {

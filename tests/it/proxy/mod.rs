@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth;
+mod automatic;
 mod bulk;
 mod copy;
 mod definitions;
