@@ -27,6 +27,7 @@ mod circuit;
 mod drawn;
 pub mod fleet;
 pub mod lane;
+mod leave;
 mod pause;
 pub mod reset;
 pub mod roll;
@@ -94,6 +95,7 @@ pub struct Interned {
     pub reported: Interner<Reported>,
     /// What clients have prepared.
     pub statements: Interner<Statement>,
+    pools: leave::Registry,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,8 @@ struct State {
     paused: bool,
     /// Set while no connection is open and none can be opened.
     failing: Option<Failing>,
+    /// Nothing is kept idle until then.
+    quiet_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -166,16 +170,26 @@ impl Pool {
     /// An empty pool.
     pub fn new(target: ServerTarget, options: PoolOptions, interned: Arc<Interned>) -> Arc<Self> {
         let idle = (0..options.workers.max(1)).map(|_| Vec::new()).collect();
-        let state =
-            State { idle, waiters: VecDeque::new(), open: 0, opening: 0, closed: false, paused: false, failing: None };
-        Arc::new(Self {
+        let state = State {
+            idle,
+            waiters: VecDeque::new(),
+            open: 0,
+            opening: 0,
+            closed: false,
+            paused: false,
+            failing: None,
+            quiet_until: None,
+        };
+        let pool = Arc::new(Self {
             target: Arc::new(target),
             interned,
             options: ArcSwap::from_pointee(options),
             state: Mutex::new(state),
             checkouts: AtomicU64::new(0),
             roll: Arc::default(),
-        })
+        });
+        pool.interned.enter(&pool);
+        pool
     }
 
     /// A connection for a client of worker `home`, now or later. Call it on that worker.
@@ -307,6 +321,10 @@ impl Pool {
         let waiter = if conn.state.hold { None } else { state.next_waiter(conn.home) };
         match waiter {
             Some(waiter) => drop(waiter.give(Ok(conn))),
+            None if state.is_quiet(now) => {
+                drop(state);
+                self.discard(conn);
+            }
             None => {
                 let home = conn.home;
                 if conn.state.hold {

@@ -1,6 +1,7 @@
 //! A pool that is held, kept warm, or given other limits while clients use it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::pool::{Pool, PoolOptions, State, lock, say_goodbye};
 
@@ -41,6 +42,9 @@ impl Pool {
 
     /// Opens connections below the least that is to be kept. Call it on the first worker.
     pub(super) fn keep_up(self: &Arc<Self>, state: &mut State, options: &PoolOptions) {
+        if state.is_quiet(Instant::now()) {
+            return;
+        }
         while state.open < options.min_size.min(options.size) && !state.closed && !state.paused {
             state.open += 1;
             state.opening += 1;

@@ -111,6 +111,11 @@ impl CancelTarget {
         }
     }
 
+    /// The server.
+    pub fn server(&self) -> &ServerTarget {
+        &self.server
+    }
+
     /// Notes who works with the connection from now on, by the process id it was told.
     pub fn lend_to(&self, client: u32) {
         self.lent_to.store(client, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use crate::proxy::mentions::{Mention, mentions};
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::seen::Seen;
 use crate::proxy::meter::templates::Place;
-use crate::proxy::{strangers, traces};
+use crate::proxy::{alone, strangers, traces};
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind};
 use crate::sql::template::{Keyword, Scanner, TemplateKey};
 
@@ -29,6 +29,8 @@ pub struct Analyzer {
     known: HashMap<(u64, TemplateKey), (Care, bool)>,
     functions: Arc<Functions>,
     seen: Seen,
+    /// Databases that statements need to themselves which are about to be sent.
+    pub alone: Vec<String>,
 }
 
 impl Default for Analyzer {
@@ -40,6 +42,7 @@ impl Default for Analyzer {
             known: HashMap::new(),
             functions: Arc::default(),
             seen: Seen::default(),
+            alone: Vec::new(),
         }
     }
 }
@@ -120,6 +123,14 @@ impl Analyzer {
         self.read(sql).0
     }
 
+    /// Notes the databases that a text needs to itself.
+    pub fn want_alone(&mut self, sql: &[u8]) {
+        let tokens: Vec<Token> = Lexer::new(sql, self.options).collect();
+        for statement in tokens.split(|token| token.kind == TokenKind::Semicolon) {
+            self.alone.extend(alone::databases(sql, statement, self.options));
+        }
+    }
+
     /// Reads a text token by token; the second is what is known of its template.
     fn read(&self, sql: &[u8]) -> (Verdict, Care) {
         let mut lexer = Lexer::new(sql, self.options);
@@ -169,6 +180,9 @@ impl Reading {
         if name(sql, tokens.first()) == "prepare" && name(sql, tokens.get(1)) != "transaction" {
             // What it prepares counts when it is executed.
             return;
+        }
+        if alone::is_asked_for(sql, tokens) {
+            self.care.add(Care::ALONE);
         }
         self.controls |= matches!(
             name(sql, tokens.first()).as_str(),

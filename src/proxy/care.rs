@@ -37,6 +37,8 @@ impl Care {
     pub const DRAWS: Self = Self(1024);
     /// It may ask what was drawn: `currval()`, `lastval()`.
     pub const ASKS: Self = Self(2048);
+    /// It needs a database to which nobody else is connected.
+    pub const ALONE: Self = Self(4096);
     /// It may do anything to the session.
     pub const UNSEEN: Self = Self(Self::SETTINGS.0 | Self::STATE.0);
 
@@ -85,7 +87,7 @@ impl std::fmt::Debug for Care {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let marks = [
             "NAMED", "SETTINGS", "STATE", "ENDS", "DEFINES", "STAYS", "FORGETS", "CREATES", "TEACHES", "STRANGE",
-            "DRAWS", "ASKS",
+            "DRAWS", "ASKS", "ALONE",
         ];
         let held = marks.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 == 1);
         f.debug_set().entries(held.map(|(_, mark)| mark)).finish()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::pool::server::ServerState;
 use crate::pool::statements::{Kind, Missing, PREFIX, Statement};
+use crate::proxy::alone;
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::commands::command;
@@ -256,7 +257,7 @@ impl Conversation {
             self.sync(b"S\0\0\0\x04", ways);
             return Ok(None);
         }
-        self.see_to(verdict.care, verdict.names);
+        self.see_to(alone::note(verdict.care, sql, ways), verdict.names);
         if verdict.speaks && !self.plain {
             self.keep_query(whole);
             let mentions = ways.analyzer.mentions(sql);
@@ -465,6 +466,7 @@ impl Conversation {
 
     /// Notes what a statement of this text leaves when it runs; `rest` is the text, its terminator and more.
     pub(super) fn use_care(&mut self, care: Care, rest: &[u8], ways: &mut Ways<'_>) {
+        let care = alone::note(care, rest, ways);
         if care.has(Care::BY_NAME) {
             let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
             let verdict = ways.analyzer.read_again(text);

@@ -21,6 +21,7 @@
 pub mod about;
 pub mod account;
 pub mod admin;
+mod alone;
 pub mod analyzer;
 mod automatic;
 pub mod backlog;

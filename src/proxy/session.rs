@@ -392,6 +392,9 @@ impl Session {
                 }
             }
         }
+        if !work.analyzer.alone.is_empty() {
+            self.leave_alone(work);
+        }
         self.write_all(cx, work)?;
         self.begun();
         Ok(taken)

@@ -36,16 +36,22 @@ fn transcript(output: &Output) -> String {
 
 /// Runs a scenario directly, then twice at once through a proxy with `pool` settings.
 fn compare(scenario: &str, pool: &str) {
+    compare_with(scenario, pool, "app", "/postgres");
+}
+
+/// The same with a database of this name, whose URL ends like this.
+fn compare_with(scenario: &str, pool: &str, name: &str, path: &str) {
     let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
     let direct = start(scenario, cluster.port(), "postgres", "postgres", "postgres", "zq0").wait_with_output().unwrap();
     let direct = transcript(&direct);
     assert!(direct.lines().count() > 20, "a scenario says what it sees:\n{direct}");
     let proxy = Proxy::start(&format!(
-        "users: {{app: {{password: secret}}}}\ndatabases:\n  app:\n    primary: \
-         \"postgres://postgres:postgres@127.0.0.1:{}/postgres?sslmode=disable\"\n    pool: {pool}\n",
+        "users: {{app: {{password: secret}}}}\ndatabases:\n  \"{name}\":\n    primary: \
+         \"postgres://postgres:postgres@127.0.0.1:{}{path}?sslmode=disable\"\n    pool: {pool}\n",
         cluster.port()
     ));
-    let both = ["zq1", "zq2"].map(|tag| start(scenario, proxy.port(), "app", "secret", "app", tag));
+    let database = if name == "*" { "postgres" } else { name };
+    let both = ["zq1", "zq2"].map(|tag| start(scenario, proxy.port(), "app", "secret", database, tag));
     for child in both {
         let through = transcript(&child.wait_with_output().unwrap());
         pretty_assertions(&direct, &through, scenario);
@@ -78,6 +84,11 @@ fn asyncpg_in_transaction_mode() {
 #[test]
 fn sqlalchemy_in_transaction_mode() {
     compare("sqlalchemy_.py", "{mode: transaction, size: 3}");
+}
+
+#[test]
+fn psycopg3_makes_and_drops_databases() {
+    compare_with("databases.py", "{mode: transaction, size: 6}", "*", "");
 }
 
 #[test]

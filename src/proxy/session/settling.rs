@@ -21,6 +21,14 @@ impl Session {
         }
     }
 
+    /// Leaves databases alone that statements need which are about to be sent.
+    pub(super) fn leave_alone(&self, work: &mut Work) {
+        let databases = work.analyzer.alone.drain(..);
+        if let Some(serving) = &self.serving {
+            self.talk.leave_alone(&serving.conn.cancel, databases);
+        }
+    }
+
     /// Announces a definition that is about to be sent.
     pub(super) fn announce(&mut self) {
         if self.unread.is_none() && self.talk.care.has(Care::TEACHES) && !self.talk.keeps {

@@ -133,7 +133,7 @@ impl ShardedSession {
 
     /// Notes what a statement leaves in the session of its server.
     pub(super) fn mark(&mut self, shard: usize, care: Care) {
-        if !care.without(Care::DEFINES | Care::ENDS).is_clean()
+        if !care.without(Care::DEFINES | Care::ENDS | Care::ALONE).is_clean()
             && let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut)
         {
             link.hygiene = Hygiene::Discard;

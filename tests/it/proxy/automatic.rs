@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgweir::db::local::{Auth, Cluster, Options};
 
-use super::raw::{Raw, field};
+use super::raw::{Raw, bind, execute, field, parse, sync};
 use crate::support::Proxy;
 
 struct Stage {
@@ -17,7 +17,7 @@ fn config(cluster: &Cluster, more: &str) -> String {
     format!(
         "users: {{app: {{password: secret}}, root: {{password: secret}}}}\nadmin_users: [root]\ndatabases:\n  \
          named: {{primary: \"{url}/one?sslmode=disable\"}}\n  \
-         \"*\": {{primary: \"{url}?sslmode=disable\", pool: {{size: 3}}, {more}}}\n"
+         \"*\": {{primary: \"{url}?sslmode=disable\", {more}}}\n"
     )
 }
 
@@ -111,7 +111,7 @@ fn they_are_few_and_end_unused() {
 
 #[test]
 fn they_outlive_a_reload_and_follow_it() {
-    let stage = Stage::new("unused_timeout: 0");
+    let stage = Stage::new("unused_timeout: 0, pool: {size: 1}");
     let mut two = stage.client("two");
     let server = two.value("select pg_backend_pid()");
     let reload = |text: &str| {
@@ -120,7 +120,7 @@ fn they_outlive_a_reload_and_follow_it() {
         assert_eq!(console.query("reload"), "C:RELOAD Z:I");
     };
     let listen = format!("listen: \"127.0.0.1:{}\"\n", stage.proxy.port());
-    let text = listen + &config(&stage.cluster, "max_clients: 7");
+    let text = listen + &config(&stage.cluster, "max_clients: 7, pool: {size: 1}");
     reload(&text);
     assert_eq!(two.value("select pg_backend_pid()"), server, "its connection goes on");
     // Named by now, and for somewhere else: the client follows.
@@ -130,7 +130,34 @@ fn they_outlive_a_reload_and_follow_it() {
     assert_eq!(stage.shown(), ["named", "two"]);
     // And no more of them, but those who are there go on.
     let mut one = stage.client("one");
-    reload(&text.split("  \"*\"").next().unwrap().to_owned());
+    reload(text.split("  \"*\"").next().unwrap());
     assert_eq!(one.value("select current_database()"), "one");
     assert_eq!(stage.refused("secret", "three")[0], "3D000");
+}
+
+#[test]
+fn a_database_can_be_dropped_and_copied_while_the_pool_is_open_to_it() {
+    let stage = Stage::new("pool: {size: 3, min_size: 1}");
+    let mut boss = stage.client("postgres");
+    for name in ["two", "three"] {
+        let (mut a, mut b) = (stage.client(name), stage.client(name));
+        a.query("begin");
+        assert_eq!(b.query("create table if not exists t (x int)"), "C:CREATE_TABLE Z:I");
+        assert_eq!(a.query("commit"), "C:COMMIT Z:I");
+    }
+    assert_eq!(boss.query("create database copy template two"), "C:CREATE_DATABASE Z:I");
+    assert_eq!(stage.client("copy").value("select count(*) from t"), "0");
+    assert_eq!(boss.query("alter database copy rename to again"), "C:ALTER_DATABASE Z:I");
+    assert_eq!(stage.client("again").value("select count(*) from t"), "0");
+    let drop = |name: &str| [parse("", &format!("drop database \"{name}\"")), bind("", &[]), execute(), sync()];
+    assert_eq!(boss.talk(&drop("again"), 1), "1 2 C:DROP_DATABASE Z:I");
+    // A client that is in a transaction there is in the way, as it would be without a pool; one that has ended its own is not.
+    let mut busy = stage.client("three");
+    assert_eq!(busy.query("begin"), "C:BEGIN Z:T");
+    assert_eq!(boss.query("drop database three"), "E:55006 Z:I");
+    assert_eq!(busy.query("commit"), "C:COMMIT Z:I");
+    assert_eq!(boss.query("drop database if exists three"), "C:DROP_DATABASE Z:I");
+    assert_eq!(stage.client("two").value("select count(*) from t"), "0");
+    busy.send(&super::raw::query("select 1"));
+    assert_eq!(field(&busy.read().1, b'C'), "3D000");
 }
