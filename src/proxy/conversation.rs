@@ -95,8 +95,8 @@ pub struct Conversation {
     pub(super) skipping: bool,
     /// The server takes COPY data and its end was not sent.
     pub(super) copy_in: bool,
-    /// Syncs were taken for part of a COPY.
-    pub(super) copy_took_syncs: bool,
+    /// So many Syncs were taken for part of a COPY.
+    pub(super) copy_took_syncs: usize,
     /// The simple Query at the head has failed.
     pub(super) failed: bool,
     /// What Execute of the statement changes that Bind has just looked up.
@@ -173,7 +173,7 @@ impl Conversation {
             unsynced: false,
             skipping: false,
             copy_in: false,
-            copy_took_syncs: false,
+            copy_took_syncs: 0,
             failed: false,
             change: None,
             kept: Kept::default(),

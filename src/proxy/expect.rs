@@ -44,8 +44,9 @@ pub enum Expect {
     NameTaken(Box<[u8]>),
     /// ParseComplete or CloseComplete that the proxy gives itself, when it is its turn.
     Local(u8, Option<Box<Named>>),
-    /// BindComplete; by what the statement's text meant when it was prepared, 0 where that is not known.
-    Bind(usize),
+    /// BindComplete; by what the statement's text meant when it was prepared, 0 where that is not known, and by a hash of the
+    /// client's name for it.
+    Bind(usize, u32),
     /// RowDescription or NoData, perhaps after ParameterDescription; of whom, where that is to be remembered.
     Describe(Option<Subject>),
     /// The same, asked by us: whether it is still what clients were told.
@@ -156,7 +157,7 @@ impl Expects {
         self.checks += usize::from(matches!(expect, Expect::Check(_)));
         match expect {
             Expect::Execute | Expect::Query(_) => self.places.push_back(self.place),
-            Expect::Bind(_) => self.parsed.2 += 1,
+            Expect::Bind(..) => self.parsed.2 += 1,
             Expect::ParseUnnamed(_) | Expect::ParseNamed(_) => {
                 self.parsed.0 += 1;
                 self.parsed.1 += 1;

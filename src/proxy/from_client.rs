@@ -12,7 +12,7 @@ use crate::proxy::conversation::{Conversation, Next, Passing};
 use crate::proxy::expect::{Expect, Named};
 use crate::proxy::meter::templates::Place;
 use crate::proxy::sequences::Draw;
-use crate::proxy::statements::{Entry, MAX_STATEMENTS};
+use crate::proxy::statements::{Entry, MAX_STATEMENTS, hash_of};
 use crate::wire::body::Reader;
 use crate::wire::frame::{self, HEADER_LEN, Header};
 use crate::wire::message::{self, Failure};
@@ -511,11 +511,11 @@ impl Conversation {
             self.note_portal(portal, change.map(|change| *change));
         }
         self.note_bound(portal, statement.as_ref());
-        let context = statement.as_ref().map_or(0, |statement| statement.context);
+        let (context, called) = (statement.as_ref().map_or(0, |statement| statement.context), hash_of(name));
         let name = statement.as_ref().filter(|_| !self.plain).map_or(name, |statement| &statement.name);
         message::bind(ways.to_server, header.body - (body.len() - reader.rest().len()), portal, name);
         ways.to_server.extend_from_slice(reader.rest());
-        self.expects.push(Expect::Bind(context));
+        self.expects.push(Expect::Bind(context, called));
         self.unsynced = true;
         Ok(None)
     }

@@ -119,6 +119,8 @@ impl Conversation {
             }
             b'C' if !ours => {
                 self.tally.command(body);
+                // A COPY that succeeds has taken them.
+                self.copy_took_syncs = 0;
                 self.answer(header.tag, body, state)
             }
             b'D' | b'd' | b'c' | b'V' | b'H' | b'C' | b's' | b'I' | b'T' | b'n' | b't' | b'G' | b'1' | b'2' | b'3' => {
@@ -187,19 +189,19 @@ impl Conversation {
             (b'D' | b'd' | b'c' | b'H', Expect::Execute) | (b't', Expect::Describe(None)) => return Ok(Fate::Forward),
             (b'G', Expect::Query(_) | Expect::NamedQuery(_)) => {
                 let (dropped, ended) = self.expects.drop_syncs_in_copy();
-                self.copy_took_syncs |= dropped > 0;
+                self.copy_took_syncs += dropped;
                 self.copy_in = !ended;
                 return Ok(Fate::Forward);
             }
             (b'G', Expect::Execute) => {
                 let (dropped, ended) = self.expects.drop_syncs_in_copy();
-                self.copy_took_syncs |= dropped > 0;
+                self.copy_took_syncs += dropped;
                 self.copy_in = !ended;
                 self.unsynced |= dropped > 0 && !self.expects.has_sync();
                 return Ok(Fate::Forward);
             }
             (b'1', Expect::ParseUnnamed(_) | Expect::ParseNamed(_))
-            | (b'2', Expect::Bind(_))
+            | (b'2', Expect::Bind(..))
             | (b'3', Expect::Close)
             | (b'C' | b's' | b'I', Expect::Execute)
             | (b'T' | b'n', Expect::Describe(None)) => {
@@ -230,6 +232,10 @@ impl Conversation {
 
     fn ready(&mut self, body: &[u8], state: &mut ServerState, to_client: &mut Vec<u8>) -> Result<(), Failure> {
         let [status @ (b'I' | b'T' | b'E')] = *body else { return Err(unexpected("a malformed ReadyForQuery")) };
+        if self.is_late_sync() {
+            self.copy_took_syncs -= 1;
+            return Ok(());
+        }
         let failed = std::mem::take(&mut self.failed);
         let answered = std::mem::take(&mut self.answered) || failed;
         let ready = self.expects.pop();
@@ -294,6 +300,18 @@ impl Conversation {
         Ok(())
     }
 
+    /// Whether a ReadyForQuery can only be for a Sync that was thought to be ignored as a part of COPY, but came behind the
+    /// data that made it fail.
+    fn is_late_sync(&self) -> bool {
+        let may_be = self.suspect && self.copy_took_syncs > 0;
+        may_be
+            && match self.expects.head() {
+                Some(Expect::Query(_) | Expect::NamedQuery(_)) => !self.answered && !self.failed,
+                Some(Expect::Sync) => false,
+                _ => true,
+            }
+    }
+
     /// An error: what was sent after it, up to the next Sync, is skipped by the server.
     fn error(&mut self, body: &[u8], state: &mut ServerState, to_client: &mut Vec<u8>) -> Fate {
         if let Some(Expect::Ahead(statement)) = self.expects.head() {
@@ -320,7 +338,7 @@ impl Conversation {
         let fate = match self.expects.head() {
             Some(Expect::Query(_) | Expect::NamedQuery(_)) => {
                 self.failed = true;
-                self.suspect |= self.copy_took_syncs;
+                self.suspect |= self.copy_took_syncs > 0;
                 return fate;
             }
             None | Some(Expect::Sync) => return fate,
@@ -334,7 +352,7 @@ impl Conversation {
             }
             Some(_) => fate,
         };
-        self.suspect |= self.copy_took_syncs;
+        self.suspect |= self.copy_took_syncs > 0;
         self.copy_in = false;
         if let Some(Expect::Execute) = self.expects.head() {
             self.expects.pop();

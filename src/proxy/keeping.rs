@@ -307,7 +307,7 @@ impl Conversation {
         self.care = Care::CLEAN;
         self.pins = Pins::default();
         self.suspect = false;
-        self.copy_took_syncs = false;
+        self.copy_took_syncs = 0;
         self.expects.shrink();
         self.tally.shrink();
         self.shrink_kept();

@@ -194,7 +194,7 @@ impl Conversation {
         state.prepared.distrust();
         state.forget_unnamed();
         let context = match self.expects.head() {
-            Some(Expect::Bind(context)) => *context,
+            Some(Expect::Bind(context, _)) => *context,
             Some(Expect::Describe(Some(Subject::Shared(statement)))) => statement.context,
             _ => 0,
         };

@@ -38,6 +38,11 @@ pub fn looked_up(name: &[u8]) -> &[u8] {
     name.get(..MAX_NAME).unwrap_or(name)
 }
 
+/// Tells a client's names for one statement apart (FNV-1a).
+pub fn hash_of(name: &[u8]) -> u32 {
+    looked_up(name).iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
 /// What a client has prepared.
 #[derive(Debug, Default)]
 pub struct Statements {
@@ -113,10 +118,11 @@ impl Statements {
         }
     }
 
-    /// A name of the statement that servers know as `server_name`.
-    pub fn name_of(&self, server_name: &[u8]) -> Option<&[u8]> {
-        let mut named = self.named.iter().flat_map(|named| named.iter());
-        named.find(|(_, entry)| *entry.statement.name == *server_name).map(|(name, _)| &**name)
+    /// A name of the statement that servers know as `server_name`; the one with this hash, if there is one.
+    pub fn name_of(&self, server_name: &[u8], hash: Option<u32>) -> Option<&[u8]> {
+        let named = self.named.iter().flat_map(|named| named.iter());
+        let names = named.filter(|(_, entry)| *entry.statement.name == *server_name).map(|(name, _)| &**name);
+        names.max_by_key(|name| hash == Some(hash_of(name)))
     }
 
     /// The command that a name, or the unnamed statement, stands for.

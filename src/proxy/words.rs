@@ -45,7 +45,11 @@ impl Conversation {
             }
             _ => {}
         }
-        self.statements.name_of(name)
+        let bound = match self.expects.head() {
+            Some(Expect::Bind(_, hash)) => Some(*hash),
+            _ => None,
+        };
+        self.statements.name_of(name, bound)
     }
 
     fn renamed(&self, mut text: &[u8], out: &mut Vec<u8>) {

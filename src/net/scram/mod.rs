@@ -179,6 +179,15 @@ mod tests {
     }
 
     #[test]
+    fn a_verifier_of_one_iteration_is_one() {
+        let text = "SCRAM-SHA-256$1:aGFyZGVuaW5nLXNhbHQxNg==$zNzZNWZZUjCtTHJ5ALWVeupcfnZ6JZdAeRAgroJGc5M=:\
+                    mRAFpP0KJ0K6KHtCSRW1UPwQD7nCaSN18C+i5jYfBOc=";
+        assert_eq!(Verifier::parse(text).unwrap().matches("secret"), Some(true));
+        // Two letters in another order make another key, which no password has.
+        assert_eq!(Verifier::parse(&text.replace("NzZN", "NzNZ")).unwrap().matches("secret"), Some(false));
+    }
+
+    #[test]
     fn bad_verifiers_are_no_verifiers() {
         for text in ["", "md5abc", "SCRAM-SHA-256$0:YQ==$a:b", "SCRAM-SHA-256$4096:$YQ==:YQ=="] {
             assert!(Verifier::parse(text).is_none(), "{text}");
