@@ -13,7 +13,7 @@ use super::output;
 use crate::config;
 use crate::db::blocking::Session;
 use crate::error::{Error, Result};
-use crate::lint::{Findings, Planner, RuleSet, Setting, Severity, lint};
+use crate::lint::{Baseline, Findings, LintConfig, Planner, RuleSet, Setting, Severity, lint};
 use crate::logs::{self, LogFormat, Report};
 use crate::report::lint::LintReport;
 use crate::sql::catalog::Catalog;
@@ -26,6 +26,8 @@ Examples:
   pgweir lint --database-url postgres://me@127.0.0.1/shop postgresql.csv.gz
   pgweir lint --schema schema.sql --fail-on error migrations/*.sql
   zcat old.log.gz | pgweir lint --format json -o findings.json -
+  pgweir lint --format html --redact -o report.html postgresql.log
+  pgweir lint --write-baseline known.json app.log; later: pgweir lint --baseline known.json app.log
 
 With --schema or --database-url a finding that the catalog refutes is not reported. With --database-url PostgreSQL's
 planner is asked too: in read-only transactions, and no statement is ever run.
@@ -65,8 +67,28 @@ pub struct Args {
     rules: Vec<PathBuf>,
 
     /// Report format
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = report_format)]
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_enum)]
     format: Format,
+
+    /// Report only the worst so many findings
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+
+    /// Take every constant out of the report, so that it can be shared
+    #[arg(long)]
+    redact: bool,
+
+    /// Report only findings that this file does not know
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+
+    /// Write what is found to a baseline file, and exit with 0
+    #[arg(long, value_name = "FILE", conflicts_with = "baseline")]
+    write_baseline: Option<PathBuf>,
+
+    /// Severities, thresholds and accepted findings; .pgweir-lint.yaml when it is there
+    #[arg(long, value_name = "FILE")]
+    lint_config: Option<PathBuf>,
 
     /// Exit with 1 when a finding is at least this bad
     #[arg(long, value_name = "SEVERITY", default_value = "warning", value_enum)]
@@ -94,20 +116,20 @@ enum FailOn {
     Never,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Text,
     Json,
+    Jsonl,
+    Sarif,
+    Github,
+    Gitlab,
+    Markdown,
+    Html,
 }
 
-fn report_format(name: &str) -> Result<Format, String> {
-    match name {
-        "text" => Ok(Format::Text),
-        "json" => Ok(Format::Json),
-        "sarif" | "github" | "html" | "markdown" => Err("not in this version: use text or json".to_owned()),
-        _ => Err("use text or json".to_owned()),
-    }
-}
+/// The file that is read when it is there and no other is named.
+const LINT_CONFIG: &str = ".pgweir-lint.yaml";
 
 /// Reads the files, examines every template, prints the report.
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -115,6 +137,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     for folder in &args.rules {
         rules.add_folder(folder)?;
     }
+    let accepted = lint_config(&args, &mut rules)?;
     let sharding = args.config.as_deref().map_or_else(|| Ok(BTreeMap::new()), sharding_keys)?;
     let mut notes = Vec::new();
     let mut session = args.database_url.as_deref().map(Session::connect).transpose()?;
@@ -128,31 +151,101 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let setting = Setting { catalog, sharding, planner };
     let bar = progress_bar("{msg:24} {bar:40} {pos}/{len} templates {eta}", workload.templates().len() as u64);
     bar.set_message("examining statements");
-    let findings = lint(&workload, &rules, &setting, &|| bar.inc(1));
+    let mut findings = lint(&workload, &rules, &setting, &|| bar.inc(1));
     bar.finish_and_clear();
     check_understood(&findings, &args)?;
-    notes.extend(remarks(&findings, &files));
+    if args.redact {
+        // What was not understood of a schema is quoted there.
+        notes.clear();
+    }
+    leave_out(&args, &accepted, &mut findings, &mut notes)?;
+    let failed = args.write_baseline.is_none() && args.fail_on.severity().is_some_and(|it| findings.any_at_least(it));
+    if args.redact {
+        findings.redact();
+    }
+    notes.extend(remarks(&findings, &files, args.redact));
+    if let Some(top) = args.top.filter(|top| *top < findings.findings.len()) {
+        notes.push(format!("{} more findings are left out by --top", findings.findings.len() - top));
+        findings.findings.truncate(top);
+    }
     let report = LintReport { findings: &findings, rules: &rules, files: &files, notes: &notes };
-    let text = match args.format {
-        Format::Json => {
-            report.json().map_err(|error| Error::internal(format!("the report has no JSON form: {error}")))?
-        }
-        Format::Text => report.text(args.output.is_none() && output::colour_on(&std::io::stdout())),
-    };
+    let text = rendered(&report, &args, &workload)
+        .map_err(|error| Error::internal(format!("the report has no JSON form: {error}")))?;
     match &args.output {
         None => output::print(&text)?,
-        Some(path) => std::fs::write(path, text).map_err(|error| {
-            Error::input(format!("the report could not be written: {error}")).at(path.display().to_string())
-        })?,
+        Some(path) => write(path, &text)?,
     }
-    let limit = match args.fail_on {
-        FailOn::Error => Some(Severity::Error),
-        FailOn::Warning => Some(Severity::Warning),
-        FailOn::Info => Some(Severity::Info),
-        FailOn::Never => None,
-    };
-    let failed = limit.is_some_and(|limit| findings.any_at_least(limit));
     Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| {
+        Error::input(format!("the report could not be written: {error}")).at(path.display().to_string())
+    })
+}
+
+fn rendered(report: &LintReport<'_>, args: &Args, workload: &Workload) -> Result<String, serde_json::Error> {
+    Ok(match args.format {
+        Format::Text => report.text(args.output.is_none() && output::colour_on(&std::io::stdout())),
+        Format::Json => report.json()?,
+        Format::Jsonl => report.json_lines()?,
+        Format::Sarif => report.sarif()?,
+        Format::Github => report.github(),
+        Format::Gitlab => report.gitlab()?,
+        Format::Markdown => report.markdown(),
+        Format::Html => report.html(workload),
+    })
+}
+
+/// The file of severities and accepted findings, applied to the rules.
+fn lint_config(args: &Args, rules: &mut RuleSet) -> Result<LintConfig> {
+    let path = match &args.lint_config {
+        Some(path) => path.clone(),
+        None if Path::new(LINT_CONFIG).exists() => PathBuf::from(LINT_CONFIG),
+        None => return Ok(LintConfig::default()),
+    };
+    let place = path.display().to_string();
+    let config = LintConfig::parse(&text_of(&path)?, &place)?;
+    config.apply(rules, &place)?;
+    Ok(config)
+}
+
+fn text_of(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Error::input(format!("cannot read it: {error}")).at(path.display().to_string()))
+}
+
+/// Drops what was accepted, or known before; writes the baseline when one is asked for.
+fn leave_out(args: &Args, accepted: &LintConfig, findings: &mut Findings, notes: &mut Vec<String>) -> Result<()> {
+    let mut note = |count: usize, why: &str| {
+        if count > 0 {
+            notes.push(format!("{count} findings are left out: {why}"));
+        }
+    };
+    note(findings.ignored as usize, "their statements say pgweir:ignore");
+    note(accepted.filter(findings), "the lint configuration accepts them");
+    if let Some(path) = &args.baseline {
+        let baseline = Baseline::parse(&text_of(path)?, &path.display().to_string())?;
+        note(baseline.filter(findings), "the baseline knows them");
+    }
+    if let Some(path) = &args.write_baseline {
+        let text = Baseline::of(findings)
+            .text()
+            .map_err(|error| Error::internal(format!("the baseline has no JSON form: {error}")))?;
+        write(path, &text)?;
+    }
+    Ok(())
+}
+
+impl FailOn {
+    fn severity(self) -> Option<Severity> {
+        match self {
+            Self::Error => Some(Severity::Error),
+            Self::Warning => Some(Severity::Warning),
+            Self::Info => Some(Severity::Info),
+            Self::Never => None,
+        }
+    }
 }
 
 /// The sharding key of each sharded table of every database in a configuration.
@@ -241,12 +334,17 @@ fn check_understood(findings: &Findings, args: &Args) -> Result<()> {
 }
 
 /// What the reader should know of the input.
-fn remarks(findings: &Findings, files: &[Report]) -> Vec<String> {
+fn remarks(findings: &Findings, files: &[Report], redact: bool) -> Vec<String> {
     let mut notes = Vec::new();
     for file in files {
         let missed = file.lines - file.understood.min(file.lines);
         if missed > 0 {
-            let sample = file.samples.first().map(|(line, text)| format!("; line {line}: {text}")).unwrap_or_default();
+            let sample = file
+                .samples
+                .first()
+                .filter(|_| !redact)
+                .map(|(line, text)| format!("; line {line}: {text}"))
+                .unwrap_or_default();
             notes.push(format!("{}: {missed} of {} lines were not understood{sample}", file.file, file.lines));
         }
         if file.truncated > 0 {

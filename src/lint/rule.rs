@@ -274,6 +274,16 @@ impl RuleSet {
         self.rules.get(id)
     }
 
+    /// The rule of that id, to be changed.
+    pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Rule> {
+        self.rules.get_mut(id)
+    }
+
+    /// Takes a rule out.
+    pub(super) fn remove(&mut self, id: &str) {
+        self.rules.remove(id);
+    }
+
     /// All rules, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.rules.values()

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::checks;
 use super::evidence::Evidence;
+use super::ignore::ignored_in;
 use super::rule::{Group, Rule, RuleSet, Severity};
 use super::subject::{Hit, Planner, Subject};
 use crate::sql::catalog::Catalog;
@@ -81,6 +82,9 @@ pub struct Findings {
     pub left_out: u64,
     /// What was found: worst first.
     pub findings: Vec<Finding>,
+    /// Findings that their statements asked not to report.
+    #[serde(skip)]
+    pub ignored: u64,
     /// A few templates that could not be parsed, with the reason.
     #[serde(skip)]
     pub unparsed_samples: Vec<(String, String)>,
@@ -127,8 +131,14 @@ pub fn lint(workload: &Workload, rules: &RuleSet, setting: &Setting<'_>, progres
             continue;
         }
         let subject = Subject::new(&facts, &setting.catalog, template, &sharding, &ask);
+        let unwanted = ignored_in(&template.example);
         for rule in rules.iter() {
-            all.findings.extend(examine(&subject, rule).into_iter().next().map(|hit| finding(rule, hit, template)));
+            let Some(hit) = examine(&subject, rule).into_iter().next() else { continue };
+            if unwanted.contains(&rule.id) {
+                all.ignored += 1;
+            } else {
+                all.findings.push(finding(rule, hit, template));
+            }
         }
         if let Some(reason) = subject.plan_failure() {
             all.plan_failures.0 += 1;

@@ -219,7 +219,7 @@ fn exit_codes_say_what_happened() {
         (&["--fail-on", "error", &warning], 0),
         (&["--fail-on", "never", &warning], 0),
         (&["--schema", &schema, &warning], 0),
-        (&["--format", "sarif", &warning], 2),
+        (&["--format", "xml", &warning], 2),
         (&["--log-line-prefix", "%m %Z", &strange], 2),
         (&[&strange], 3),
         (&[&empty], 3),

@@ -12,6 +12,7 @@ mod findings;
 mod from_pgbouncer;
 mod hardening;
 mod lint;
+mod lint_outputs;
 mod placement;
 mod proxy;
 mod sharded;

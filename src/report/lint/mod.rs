@@ -1,4 +1,7 @@
-//! Lint findings, as text for people and as JSON for scripts.
+//! Lint findings: as text for people, JSON for scripts, and what other programs take.
+
+mod formats;
+mod html;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,0 +1,180 @@
+//! The report as one HTML file: no network, no script, readable on a phone.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::{LintReport, duration, plural, thousands, times};
+use crate::lint::{Finding, Severity};
+use crate::workload::{Template, Workload};
+
+/// Templates in the table of the costliest.
+const SHOWN_TEMPLATES: usize = 20;
+
+const STYLE: &str = "\
+:root{--ink:#1c2024;--dim:#60646c;--paper:#fff;--line:#d9dce1;--bar:#3e63dd;--error:#c62a2f;--warning:#ad5700;--info:#0b68cb;--mark:#ffe8a3}\
+@media(prefers-color-scheme:dark){:root{--ink:#edeef0;--dim:#b0b4ba;--paper:#111214;--line:#363a3f;--bar:#849dff;--error:#ff9592;--warning:#ffc182;--info:#70b8ff;--mark:#5c4a00}}\
+*{box-sizing:border-box}body{margin:0 auto;padding:1rem;max-width:70rem;color:var(--ink);background:var(--paper);font:16px/1.5 system-ui,sans-serif}\
+h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem}.dim{color:var(--dim)}\
+.cards{display:flex;flex-wrap:wrap;gap:.75rem}.card{flex:1 1 8rem;border:1px solid var(--line);border-radius:.5rem;padding:.5rem .75rem}.card b{display:block;font-size:1.4rem}\
+.row{display:grid;grid-template-columns:minmax(8rem,16rem) 1fr auto;gap:.5rem;align-items:center;margin:.2rem 0}.row span:first-child{overflow-wrap:anywhere}\
+.bar{height:.8rem;border-radius:.2rem;background:var(--bar);min-width:2px}\
+details{border:1px solid var(--line);border-radius:.5rem;margin:.4rem 0;padding:.4rem .75rem}summary{cursor:pointer;overflow-wrap:anywhere}\
+pre{overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere;background:color-mix(in srgb,var(--line) 35%,transparent);padding:.5rem;border-radius:.4rem;font-size:.85rem}\
+mark{background:var(--mark);color:inherit}.error{color:var(--error)}.warning{color:var(--warning)}.info{color:var(--info)}.sev{font-weight:600}";
+
+impl LintReport<'_> {
+    /// The report as an HTML page; `workload` gives the costliest templates, whatever was found in them.
+    pub fn html(&self, workload: &Workload) -> String {
+        let mut page = format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+             <title>pgweir lint</title><style>{STYLE}</style></head><body>\n<h1>pgweir lint</h1>\n"
+        );
+        self.cards(&mut page, workload);
+        self.by_rule(&mut page);
+        costliest(&mut page, workload);
+        page.push_str("<h2>Findings</h2>\n");
+        if self.findings.findings.is_empty() {
+            page.push_str("<p>Nothing was found.</p>\n");
+        }
+        self.findings.findings.iter().for_each(|finding| self.detail(&mut page, finding));
+        self.sources(&mut page);
+        page.push_str("</body></html>\n");
+        page
+    }
+
+    fn cards(&self, page: &mut String, workload: &Workload) {
+        let all = self.findings;
+        let count =
+            |severity: Severity| thousands(all.findings.iter().filter(|it| it.severity == severity).count() as u64);
+        let total = workload.total_ms();
+        let time = if total > 0.0 { duration(total) } else { "unknown".to_owned() };
+        let cards = [
+            (thousands(all.statements), "statements"),
+            (thousands(all.templates), "templates"),
+            (time, "time in all"),
+            (count(Severity::Error), "errors"),
+            (count(Severity::Warning), "warnings"),
+            (count(Severity::Info), "hints"),
+        ];
+        page.push_str("<div class=cards>");
+        for (number, words) in cards {
+            let _ = write!(page, "<div class=card><b>{number}</b><span class=dim>{words}</span></div>");
+        }
+        page.push_str("</div>\n");
+    }
+
+    fn by_rule(&self, page: &mut String) {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        self.findings.findings.iter().for_each(|finding| *counts.entry(&finding.rule).or_default() += 1);
+        let mut rows: Vec<(&str, u64)> = counts.into_iter().collect();
+        rows.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+        if rows.is_empty() {
+            return;
+        }
+        page.push_str("<h2>By rule</h2>\n");
+        let most = rows.first().map_or(1, |(_, count)| *count).max(1) as f64;
+        for (name, count) in rows {
+            bar(page, name, count as f64 / most, &thousands(count));
+        }
+    }
+
+    fn detail(&self, page: &mut String, finding: &Finding) {
+        let severity = finding.severity.as_str();
+        let _ = writeln!(
+            page,
+            "<details><summary><span class=\"sev {severity}\">{severity}</span> <code>{}</code> {} \
+             <span class=dim>{}{}</span></summary>",
+            escape(&finding.rule),
+            escape(&finding.message),
+            times(finding.count),
+            if finding.total_ms > 0.0 { format!(", {}", duration(finding.total_ms)) } else { String::new() }
+        );
+        let (start, end) = (finding.span.start as usize, finding.span.end as usize);
+        let cut = |range: Option<&str>| escape(range.unwrap_or(""));
+        let sql = &finding.example;
+        let _ = writeln!(
+            page,
+            "<pre>{}<mark>{}</mark>{}</pre>",
+            cut(sql.get(..start)),
+            cut(sql.get(start..end)),
+            cut(sql.get(end..))
+        );
+        let why = self.rules.get(&finding.rule).map_or("", |rule| rule.why.as_str());
+        let _ = writeln!(
+            page,
+            "<p>{}</p><p><b>Instead:</b> {}</p><p class=dim>{}:{}, evidence: {}, fingerprint {}</p></details>",
+            escape(why),
+            escape(&finding.suggestion),
+            escape(&finding.file),
+            finding.line,
+            finding.evidence.as_str(),
+            escape(&finding.fingerprint)
+        );
+    }
+
+    fn sources(&self, page: &mut String) {
+        page.push_str("<h2>What was read</h2>\n<ul>");
+        for file in self.files {
+            let _ = write!(
+                page,
+                "<li>{}: {}, {} of {} lines understood, {}</li>",
+                escape(&file.file),
+                escape(&file.format),
+                thousands(file.understood),
+                thousands(file.lines),
+                plural(file.statements, "statement")
+            );
+        }
+        self.notes.iter().for_each(|note| page.push_str(&format!("<li>{}</li>", escape(note))));
+        page.push_str("</ul>\n");
+    }
+}
+
+fn costliest(page: &mut String, workload: &Workload) {
+    let mut templates: Vec<&Template> = workload.templates().iter().filter(|it| it.total_ms > 0.0).collect();
+    templates.sort_by(|one, other| other.total_ms.total_cmp(&one.total_ms));
+    let Some(most) = templates.first().map(|template| template.total_ms) else { return };
+    page.push_str("<h2>Templates by total time</h2>\n");
+    for template in templates.iter().take(SHOWN_TEMPLATES) {
+        let mean = template.total_ms / template.timed.max(1) as f64;
+        let _ = write!(page, "<details><summary>");
+        let short: String = template.text.chars().take(90).collect();
+        bar(page, &short, template.total_ms / most, &duration(template.total_ms));
+        let _ = writeln!(
+            page,
+            "</summary><pre>{}</pre><p class=dim>{}, mean {}, least {}, most {}, {} failed</p></details>",
+            escape(&template.text),
+            times(template.count),
+            duration(mean),
+            duration(template.min_ms),
+            duration(template.max_ms),
+            thousands(template.errors)
+        );
+    }
+}
+
+fn bar(page: &mut String, name: &str, share: f64, words: &str) {
+    let _ = writeln!(
+        page,
+        "<div class=row><span>{}</span><div><div class=bar style=\"width:{:.1}%\"></div></div><span class=dim>{}</span></div>",
+        escape(name),
+        share * 100.0,
+        escape(words)
+    );
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            letter => out.push(letter),
+        }
+    }
+    out
+}
