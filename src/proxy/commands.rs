@@ -49,6 +49,21 @@ pub enum Undo {
     All(Names),
 }
 
+impl Undo {
+    /// The client's name of a statement that servers know as `server_name`, among those that were taken.
+    pub fn former_name(&self, server_name: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Name(name, previous, _) => {
+                previous.as_ref().filter(|entry| *entry.statement.name == *server_name).map(|_| &**name)
+            }
+            Self::All(names) => {
+                let mut named = names.iter().flat_map(|named| named.iter());
+                named.find(|(_, entry)| *entry.statement.name == *server_name).map(|(name, _)| &**name)
+            }
+        }
+    }
+}
+
 /// A command with the server's names.
 pub(super) struct Derived {
     /// Text, terminator and parameter types.

@@ -230,6 +230,18 @@ impl Expects {
         (dropped, end.is_some())
     }
 
+    /// The client's name of a statement until a message took it that is not answered yet.
+    pub fn former_name(&self, server_name: &[u8]) -> Option<&[u8]> {
+        self.queue.iter().find_map(|expect| match expect {
+            Expect::ParseNamed(named) | Expect::Local(_, Some(named)) => {
+                let was = named.previous.as_ref().filter(|entry| *entry.statement.name == *server_name);
+                was.map(|_| &*named.name)
+            }
+            Expect::ExecuteCommand(undo) => undo.former_name(server_name),
+            _ => None,
+        })
+    }
+
     /// Whether the server was asked to be ready again.
     pub fn has_sync(&self) -> bool {
         self.queue.iter().any(|expect| matches!(expect, Expect::Sync))

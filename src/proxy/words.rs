@@ -49,7 +49,7 @@ impl Conversation {
             Some(Expect::Bind(_, hash)) => Some(*hash),
             _ => None,
         };
-        self.statements.name_of(name, bound)
+        self.statements.name_of(name, bound).or_else(|| self.expects.former_name(name))
     }
 
     fn renamed(&self, mut text: &[u8], out: &mut Vec<u8>) {

@@ -412,6 +412,19 @@ fn what_was_wrong_once_stays_right() {
         vec![simple("begin; copy t from stdin"), parse("s1", "select 1")],
         // A Sync that is not a part of the COPY, as that has failed when it comes.
         vec![simple("copy t from stdin; select 1"), message("CopyData", frame(b'd', b"x\n")), message("Sync", sync())],
+        // A name that is taken before the error that speaks of it has come.
+        vec![
+            parse("s2", "select 1"),
+            message("Bind s2", frame(b'B', b"\0s2\0\0\0\0\x01\0\0\0\x01x\0\0")),
+            parse("", "deallocate all"),
+            message("Bind", frame(b'B', b"\0\0\0\0\0\0\0\0")),
+            message("Execute", frame(b'E', b"\0\0\0\0\0")),
+        ],
+        vec![
+            parse("s2", "select 1"),
+            message("Bind s2", frame(b'B', b"\0s2\0\0\0\0\x01\0\0\0\x01x\0\0")),
+            message("Close s2", frame(b'C', b"Ss2\0")),
+        ],
         // One of two names for the same statement.
         vec![
             simple(
