@@ -82,9 +82,14 @@ impl Conversation {
                 Ok(None) => return (at, Next::NeedMore),
                 Err(error) => return (at, Next::Fail(Failure::fatal("08P01", error.to_string()))),
             };
+            let care = self.care;
             match self.client_frame(header, rest, ways) {
                 Ok(Step::Done(count)) => at += count,
-                Ok(Step::Wait(next)) | Err(next) => return (at, next),
+                Ok(Step::Wait(next)) | Err(next) => {
+                    // It was not sent, and will be looked at again.
+                    self.care = care;
+                    return (at, next);
+                }
             }
         }
     }

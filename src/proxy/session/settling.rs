@@ -73,6 +73,10 @@ impl Session {
         }
         let Some(Serving { conn, mut bulk, .. }) = self.serving.take_if(|_| done) else { return Ok(false) };
         bulk.end(&conn.stream);
+        if self.blocked == Blocked::Waiting && self.ticket.is_none() {
+            // Nothing will come from this server to end that.
+            self.blocked = Blocked::Retry;
+        }
         let suspect = self.talk.is_suspect();
         let on_primary = !self.is_on_replica();
         let defined = self.talk.detach();

@@ -46,3 +46,19 @@ fn a_temporary_table_is_not_mistaken_for_an_earlier_one() {
     a.until_ready(1);
     assert_eq!(parameter_types(&mut a, "two", "insert into mine values ($1)"), TEXT);
 }
+
+#[test]
+fn what_follows_a_definition_waits_for_it_and_no_longer() {
+    let stage = Stage::new(2);
+    let (mut a, mut b) = (stage.client(), stage.client());
+    // A message that came behind the definition, before anybody could know of it.
+    let define = "create function f() returns int language sql as 'select 7'";
+    a.send(&[query(define), query("select f()")].concat());
+    assert!(shown(&a.until_ready(2)).contains("D:7"));
+    a.query("prepare p as select 1 as a");
+    // The connection that knows the statement is taken: it is prepared on another one, ahead of what is sent.
+    b.query("begin; select 1");
+    assert_eq!(a.query("create table made as execute p"), "C:SELECT_1 Z:I");
+    assert_eq!(a.query("select * from made"), "T D:1 C:SELECT_1 Z:I");
+    b.query("rollback");
+}
