@@ -24,6 +24,7 @@ use crate::net::connect::{Link, ServerTarget, connect};
 use crate::wire::message::Failure;
 
 mod circuit;
+mod date_style;
 mod drawn;
 pub mod fleet;
 pub mod lane;
@@ -202,8 +203,15 @@ impl Pool {
         self.checkouts.fetch_add(1, Ordering::Relaxed);
         loop {
             let mut state = lock(&self.state);
-            let idle =
-                if state.paused { None } else { state.pop_idle(home, self.roll.follows_sequences().then_some(drawn)) };
+            let drawn = self.roll.follows_sequences().then_some(drawn);
+            let idle = match drawn {
+                _ if state.paused => None,
+                None => state.pop_idle(home),
+                Some(drawn) => {
+                    let may_grow = self.may_open(&state) && state.may_try();
+                    state.pop_drawn(home, drawn, may_grow)
+                }
+            };
             let Some(mut conn) = idle else { return Taken::Later(self.enqueue(&mut state, home)) };
             drop(state);
             if conn.is_quiet() && !self.roll.is_outdated(&conn) {
@@ -243,13 +251,15 @@ impl Pool {
 
     /// Opens connections while there are more waiters than are being opened, up to the pool's size.
     fn grow(self: &Arc<Self>, state: &mut State, home: usize) {
-        let size = self.options.load().size;
-        let free = |state: &State| state.open < size && !state.closed && !state.paused;
-        while state.opening < state.waiters.len() && free(state) && state.may_try() {
+        while state.opening < state.waiters.len() && self.may_open(state) && state.may_try() {
             state.open += 1;
             state.opening += 1;
             tokio::spawn(self.clone().open(home));
         }
+    }
+
+    fn may_open(&self, state: &State) -> bool {
+        state.open < self.options.load().size && !state.closed && !state.paused
     }
 
     async fn open(self: Arc<Self>, home: usize) {
@@ -263,7 +273,9 @@ impl Pool {
                 Err(error) => {
                     self.roll.fail(&error.message);
                     state.open -= 1;
-                    Some(self.report(&mut state, error, started))
+                    let pause = self.report(&mut state, error, started);
+                    self.hand_out(&mut state, home);
+                    Some(pause)
                 }
             }
         };
@@ -318,7 +330,7 @@ impl Pool {
             drop(state);
             return self.discard(conn);
         }
-        let waiter = if conn.state.hold { None } else { state.next_waiter(conn.home) };
+        let waiter = if self.is_left(&conn, &state) { None } else { state.next_waiter(conn.home) };
         match waiter {
             Some(waiter) => drop(waiter.give(Ok(conn))),
             None if state.is_quiet(now) => {
@@ -423,10 +435,7 @@ fn say_goodbye(conn: &mut ServerConn) {
 }
 
 impl State {
-    fn pop_idle(&mut self, home: usize, drawn: Option<u64>) -> Option<Box<ServerConn>> {
-        if let Some(drawn) = drawn {
-            return self.pop_drawn(home, drawn);
-        }
+    fn pop_idle(&mut self, home: usize) -> Option<Box<ServerConn>> {
         if let Some(conn) = self.idle.get_mut(home).and_then(Vec::pop) {
             return Some(conn);
         }

@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use crate::pool::date_style::{self, DATE_STYLE};
+
 /// A setting's value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Value {
@@ -89,6 +91,17 @@ pub fn unsure(settings: &Settings) -> Settings {
     settings
 }
 
+/// Changes a setting as `SET` does it, or as `RESET` (no value), which gives it its `initial` value.
+pub fn change(settings: &mut Settings, name: &str, value: Option<Value>, initial: Option<Value>) {
+    let value = match value {
+        Some(value) if name.eq_ignore_ascii_case(DATE_STYLE) => {
+            Some(date_style::after(value_of(settings, DATE_STYLE), value))
+        }
+        value => value.or(initial),
+    };
+    set(settings, name, value);
+}
+
 /// The value of a setting.
 pub fn value_of<'a>(settings: &'a Settings, name: &str) -> Option<&'a Value> {
     let at = settings.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
@@ -143,6 +156,10 @@ pub fn assignments<'a>(settings: impl IntoIterator<Item = &'a (String, Value)>) 
 }
 
 fn assign(sql: &mut String, name: &str, value: &Value) {
+    if name == DATE_STYLE {
+        // A part of it leaves the other part, which may be another client's.
+        sql.push_str("RESET datestyle;");
+    }
     let _ = match value {
         // What startup packets and set_config() take is the same raw string; SET would quote a list as one element.
         Value::Text(text) => write!(sql, "SELECT pg_catalog.set_config({}, {}, false);", quote(name), quote(text)),

@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn functions_and_tables_of_users_count_as_what_they_do() {
         let functions = |name: &str| {
-            let found = Trait { care: Care::STATE, settings: vec!["app.x".into()] };
+            let found = Trait { care: Care::STATE, settings: vec!["app.x".into()], ..Trait::default() };
             Arc::new(Functions::new([(name.to_owned(), found.clone())].into(), [("noted".to_owned(), found)].into()))
         };
         let mut analyzer = Analyzer::default();

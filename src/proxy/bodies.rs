@@ -67,7 +67,7 @@ fn body(defined: &Defined, tokens: &[Token], known: &Functions) -> Trait {
     if care.has(Care::NAMED | Care::SETTINGS) {
         traces::dotted_names(sql, &mut settings);
     }
-    Trait { care, settings }
+    Trait { care, settings, ..Trait::default() }
 }
 
 /// Whether a text that cannot be followed may make functions, or things that call them.
@@ -143,15 +143,25 @@ fn statement(sql: &[u8], tokens: &[Token], settings: &mut Vec<String>) -> Care {
     }
 }
 
-/// The tables and views whose use may leave something: `callers` are pairs of a relation and a function that it
-/// calls, `reaches` of a relation and another that its use may touch. What `*` calls may leave anything, `?` asks what was drawn from a sequence, and `+` draws.
+/// A relation and a function that it calls.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// A table, a view or an aggregate.
+    pub relation: String,
+    /// The function's name, or what stands for several.
+    pub function: String,
+    /// It is called only when something is written.
+    pub writing: bool,
+}
+
+/// The tables and views whose use may leave something: `reaches` are pairs of a relation and another that its use may touch. What `*` calls may leave anything, `?` asks what was drawn from a sequence, and `+` draws.
 pub fn spread(
     functions: &HashMap<String, Trait>,
-    callers: &[(String, String)],
+    callers: &[Caller],
     reaches: &[(String, String)],
 ) -> HashMap<String, Trait> {
     let mut tables: HashMap<String, Trait> = HashMap::new();
-    for (table, function) in callers {
+    for Caller { relation, function, writing } in callers {
         // Functions in C are known by their names.
         let mut settings = Vec::new();
         let care = match function.strip_prefix('*') {
@@ -163,10 +173,15 @@ pub fn spread(
             None if function == "+" => Care::DRAWS,
             None => traces::builtin(function, b"", &[], &mut settings).without(Care::ENDS),
         };
-        let by_name = Trait { care, settings };
+        let by_name = Trait { care, settings, ..Trait::default() };
         for found in functions.get(function).into_iter().chain(Some(&by_name)).filter(|found| !found.care.is_nothing())
         {
-            tables.entry(table.clone()).or_default().join(found);
+            let mut found = found.clone();
+            if *writing {
+                found.writing = found.care.only(Care::DRAWS | Care::ASKS);
+                found.care = found.care.without(found.writing);
+            }
+            tables.entry(relation.clone()).or_default().join(&found);
         }
     }
     loop {
@@ -241,14 +256,23 @@ mod tests {
 
     #[test]
     fn tables_do_what_their_triggers_do() {
-        let functions = judged(&[("sets", "sql", "select set_config('a.b', 'x', false)")]);
+        let functions = judged(&[
+            ("sets", "sql", "select set_config('a.b', 'x', false)"),
+            ("draws", "sql", "insert into t default values"),
+        ]);
+        let calls = |relation: &str, function: &str, writing| Caller {
+            relation: relation.to_owned(),
+            function: function.to_owned(),
+            writing,
+        };
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         let tables = spread(
             &functions,
-            &[pair("part", "sets"), pair("plain", "harmless")],
+            &[calls("part", "sets", false), calls("plain", "harmless", false), calls("noted", "draws", true)],
             &[pair("parent", "part"), pair("view", "parent"), pair("plain", "other")],
         );
-        assert_eq!(tables.len(), 3);
+        assert_eq!(tables.len(), 4);
         assert_eq!(tables["view"].settings, ["a.b"]);
+        assert_eq!((tables["noted"].care, tables["noted"].writing), (Care::CLEAN, Care::DRAWS));
     }
 }

@@ -107,6 +107,8 @@ pub enum Effect {
     DeallocateAll,
     /// `DISCARD ALL`.
     DiscardAll,
+    /// `DISCARD SEQUENCES`.
+    DiscardSequences,
     /// The effects of several statements in one string, of the first two kinds.
     Several(Vec<Effect>),
 }
@@ -118,7 +120,7 @@ impl Effect {
             Self::Set(..) => Care::NAMED,
             Self::ResetAll => Care::SETTINGS,
             // Names of prepared statements are followed wherever they are spoken of.
-            Self::Deallocate(_) | Self::DeallocateAll => Care::CLEAN,
+            Self::Deallocate(_) | Self::DeallocateAll | Self::DiscardSequences => Care::CLEAN,
             Self::DiscardAll => Care::FORGETS | Care::SETTINGS | Care::ENDS,
             Self::Several(effects) => effects.iter().fold(Care::CLEAN, |care, effect| care | effect.care()),
         }

@@ -40,6 +40,7 @@ pub fn change(sql: &[u8], tokens: &[Token]) -> Option<Change> {
     let (second, third) = (words.at(1), words.at(2));
     Some(match (words.at(0).as_str(), second.as_str(), tokens.len()) {
         ("discard", "all", 2) => Change::Follow(Effect::DiscardAll),
+        ("discard", "sequences", 2) => Change::Follow(Effect::DiscardSequences),
         ("deallocate", "all", 2) => Change::Follow(Effect::DeallocateAll),
         ("deallocate", "prepare", 3) if third == "all" => Change::Follow(Effect::DeallocateAll),
         ("deallocate", "prepare", 3) => Change::Follow(Effect::Deallocate(third.into_bytes())),

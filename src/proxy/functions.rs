@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::proxy::bodies::{Defined, judge, spread};
+use crate::proxy::bodies::{Caller, Defined, judge, spread};
 use crate::proxy::care::Care;
 
 /// Every function that users have defined in another language than C, and whether an event trigger calls it.
@@ -25,7 +25,8 @@ pub const FUNCTIONS: &str = "SELECT p.proname, l.lanname, CASE WHEN p.prosrc OPE
 pub const NAMES: &str = "SELECT DISTINCT proname FROM pg_catalog.pg_proc";
 
 /// Names of tables, views and aggregates, and the functions that these call by themselves; `*` stands for one of
-/// PostgreSQL's own that leaves something, with the text that calls it, `?` and `+` for those that ask what was drawn from a sequence and that draw, and the empty name for whatever calls them everywhere: operators, casts, domains.
+/// PostgreSQL's own that leaves something, with the text that calls it, `?` and `+` for those that ask what was drawn from a sequence and that draw, and the empty name for whatever calls them everywhere: operators, casts, domains. Third, whether they are
+/// called only when something is written.
 pub const CALLERS: &str = "WITH d AS (SELECT d.classid, d.objid, p.proname \
      FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) d.refobjid \
      WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass), \
@@ -42,20 +43,21 @@ pub const CALLERS: &str = "WITH d AS (SELECT d.classid, d.objid, p.proname \
      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, i.indrelid, NULL FROM pg_catalog.pg_index i \
      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, q.partrelid, q.partrelid, NULL FROM pg_catalog.pg_partitioned_table q \
      UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, y.oid, y.polrelid, y.polqual FROM pg_catalog.pg_policy y \
-     UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, y.oid, y.polrelid, y.polwithcheck FROM pg_catalog.pg_policy y) \
-     SELECT DISTINCT COALESCE(r.relname, ''), d.proname::pg_catalog.text FROM d JOIN o ON o.class OPERATOR(pg_catalog.=) d.classid \
+     UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, y.oid, y.polrelid, y.polwithcheck FROM pg_catalog.pg_policy y), \
+     w AS (SELECT pg_catalog.unnest(ARRAY['pg_catalog.pg_trigger', 'pg_catalog.pg_attrdef', 'pg_catalog.pg_constraint']::pg_catalog.regclass[])::pg_catalog.oid AS class) \
+     SELECT DISTINCT COALESCE(r.relname, ''), d.proname::pg_catalog.text, (o.class IN (SELECT class FROM w))::pg_catalog.text FROM d JOIN o ON o.class OPERATOR(pg_catalog.=) d.classid \
      AND o.oid OPERATOR(pg_catalog.=) d.objid LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) o.rel \
      UNION SELECT COALESCE(r.relname, ''), pg_catalog.concat('*', CASE o.class \
      WHEN 'pg_catalog.pg_rewrite'::pg_catalog.regclass THEN pg_catalog.pg_get_ruledef(o.oid) \
      WHEN 'pg_catalog.pg_constraint'::pg_catalog.regclass THEN pg_catalog.pg_get_constraintdef(o.oid) \
-     WHEN 'pg_catalog.pg_attrdef'::pg_catalog.regclass THEN pg_catalog.pg_get_expr(o.tree, o.rel) END) FROM b JOIN o ON o.tree::pg_catalog.text OPERATOR(pg_catalog.~) b.calls \
+     WHEN 'pg_catalog.pg_attrdef'::pg_catalog.regclass THEN pg_catalog.pg_get_expr(o.tree, o.rel) END), 'false' FROM b JOIN o ON o.tree::pg_catalog.text OPERATOR(pg_catalog.~) b.calls \
      LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) o.rel WHERE o.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
-     UNION SELECT COALESCE(r.relname, ''), s.mark FROM s JOIN o ON pg_catalog.strpos(o.tree::pg_catalog.text, s.call) OPERATOR(pg_catalog.>) 0 \
+     UNION SELECT COALESCE(r.relname, ''), s.mark, (o.class IN (SELECT class FROM w))::pg_catalog.text FROM s JOIN o ON pg_catalog.strpos(o.tree::pg_catalog.text, s.call) OPERATOR(pg_catalog.>) 0 \
      AND (s.mark OPERATOR(pg_catalog.=) '?' OR o.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass) \
      LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) o.rel WHERE o.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
-     UNION SELECT '', d.proname FROM d WHERE d.classid IN ('pg_catalog.pg_operator'::pg_catalog.regclass, \
+     UNION SELECT '', d.proname, 'false' FROM d WHERE d.classid IN ('pg_catalog.pg_operator'::pg_catalog.regclass, \
      'pg_catalog.pg_cast'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_amproc'::pg_catalog.regclass) \
-     UNION SELECT a.proname, d.proname FROM d JOIN pg_catalog.pg_proc a ON a.oid OPERATOR(pg_catalog.=) d.objid \
+     UNION SELECT a.proname, d.proname, 'false' FROM d JOIN pg_catalog.pg_proc a ON a.oid OPERATOR(pg_catalog.=) d.objid \
      WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND a.prokind OPERATOR(pg_catalog.=) 'a'";
 
 /// Which relation's use may touch which other: views what they read, parents their partitions, keys those that refer to them.
@@ -78,6 +80,8 @@ pub const REACHES: &str = "SELECT DISTINCT v.relname, t.relname FROM pg_catalog.
 pub struct Trait {
     /// What has to be seen to.
     pub care: Care,
+    /// The same where something is written.
+    pub writing: Care,
     /// Settings that it may change.
     pub settings: Vec<String>,
 }
@@ -85,14 +89,15 @@ pub struct Trait {
 impl Trait {
     /// Adds what another call may leave; true when that is more than was known.
     pub fn join(&mut self, other: &Self) -> bool {
-        let before = (self.care, self.settings.len());
+        let before = (self.care, self.writing, self.settings.len());
         self.care.add(other.care);
+        self.writing.add(other.writing);
         for name in &other.settings {
             if !self.settings.contains(name) {
                 self.settings.push(name.clone());
             }
         }
-        before != (self.care, self.settings.len())
+        before != (self.care, self.writing, self.settings.len())
     }
 }
 
@@ -196,8 +201,10 @@ impl Definitions {
 
     /// The functions that matter, and the tables, given the rows of [`CALLERS`] and [`REACHES`].
     pub fn finish(self, callers: &Rows, reaches: &Rows) -> Functions {
-        let pairs = |rows: &Rows| -> Vec<_> { rows.iter().map(|row| (text(row, 0), text(row, 1))).collect() };
-        let (callers, reaches) = (pairs(callers), pairs(reaches));
+        let called =
+            |row: &Vec<_>| Caller { relation: text(row, 0), function: text(row, 1), writing: text(row, 2) == "true" };
+        let callers: Vec<_> = callers.iter().map(called).collect();
+        let reaches: Vec<_> = reaches.iter().map(|row| (text(row, 0), text(row, 1))).collect();
         let (mut functions, mut tables) = (self.found, HashMap::new());
         // A function that writes into a table with a trigger does what the trigger does, and so on.
         loop {

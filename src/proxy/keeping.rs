@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::pool::server::ServerState;
 use crate::pool::settings::{
-    ROLE, SESSION_AUTHORIZATION, Settings, Value, assignments, is_identity, set, unsure, value_of,
+    ROLE, SESSION_AUTHORIZATION, Settings, Value, assignments, change, is_identity, set, unsure, value_of,
 };
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::conversation::Conversation;
@@ -141,9 +141,8 @@ impl Conversation {
         };
         match effect {
             Effect::Set(name, value) => {
-                state.settings = self.changed(&state.settings, &name, value.clone());
-                let initial = value_of(&self.startup, &name).cloned();
-                self.want = self.changed(&self.want, &name, value.or(initial));
+                state.settings = self.changed(&state.settings, &name, value.clone(), None);
+                self.want = self.changed(&self.want, &name, value, value_of(&self.startup, &name).cloned());
             }
             Effect::ResetAll => {
                 // Who acts is not reset with the rest.
@@ -160,15 +159,17 @@ impl Conversation {
                 // What came behind it in a pipeline may have left marks already, so these stay.
                 let stays = self.pins.has(Reason::Library).then_some(Reason::Library);
                 self.pins = stays.into_iter().collect();
+                (self.drew, state.drawn) = (0, 0);
             }
+            Effect::DiscardSequences => (self.drew, state.drawn) = (0, 0),
             Effect::Several(effects) => effects.into_iter().for_each(|effect| self.apply(effect, state)),
             Effect::Deallocate(_) | Effect::DeallocateAll => {}
         }
     }
 
-    fn changed(&self, settings: &Settings, name: &str, value: Option<Value>) -> Arc<Settings> {
+    fn changed(&self, settings: &Settings, name: &str, value: Option<Value>, initial: Option<Value>) -> Arc<Settings> {
         let mut settings = settings.clone();
-        set(&mut settings, name, value);
+        change(&mut settings, name, value, initial);
         self.interned.settings.intern(settings)
     }
 
@@ -322,6 +323,6 @@ fn resets_or_sets(effect: &Effect, name: &str) -> bool {
         Effect::ResetAll => !is_identity(name),
         Effect::DiscardAll => true,
         Effect::Several(effects) => effects.iter().any(|effect| resets_or_sets(effect, name)),
-        Effect::Deallocate(_) | Effect::DeallocateAll => false,
+        Effect::Deallocate(_) | Effect::DeallocateAll | Effect::DiscardSequences => false,
     }
 }

@@ -547,6 +547,7 @@ impl Session {
         self.doubt();
         self.announce();
         self.read_functions(!self.talk.is_idle());
+        self.access.pool.forget_drawn(self.talk.drew);
         let Some(Serving { mut conn, stash, backlog, mut bulk }) = self.serving.take() else { return };
         bulk.end(&conn.stream);
         self.guard.client.serve(None);

@@ -118,6 +118,7 @@ pub fn of_calls(sql: &[u8], tokens: &[Token], functions: &Functions, names: &mut
     if functions.watch_definitions && matches!(first.as_str(), "create" | "alter" | "drop") {
         care.add(Care::UNSEEN);
     }
+    let mut writing = Care::CLEAN;
     for (at, token) in tokens.iter().enumerate() {
         let is_call = tokens.get(at + 1).is_some_and(|next| next.kind == TokenKind::LeftParen);
         match token.kind {
@@ -132,6 +133,7 @@ pub fn of_calls(sql: &[u8], tokens: &[Token], functions: &Functions, names: &mut
                 let found = if is_call || is_attribute { functions.function(&called) } else { None };
                 for found in found.into_iter().chain(functions.table(&called)) {
                     care.add(found.care);
+                    writing.add(found.writing);
                     names.extend(found.settings.iter().cloned());
                 }
                 if is_call {
@@ -141,7 +143,16 @@ pub fn of_calls(sql: &[u8], tokens: &[Token], functions: &Functions, names: &mut
             _ => {}
         }
     }
+    if !writing.is_nothing() && (0..tokens.len()).any(|at| writes(&name(sql, tokens.get(at)))) {
+        care.add(writing);
+    }
     care
+}
+
+/// Whether a word is found in every statement that fires triggers, or computes defaults and constraints.
+fn writes(word: &str) -> bool {
+    let words = ["insert", "update", "delete", "merge", "copy", "truncate", "alter", "import", "call", "refresh"];
+    words.contains(&word)
 }
 
 /// What PostgreSQL's own functions do, and those of well-known extensions; `arguments` follow the parenthesis.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::exec::transaction::Status;
-use crate::pool::settings::{Settings, Value, set};
+use crate::pool::settings::{Settings, Value, change};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::care::{Care, Effect};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
@@ -89,7 +89,7 @@ impl ShardedSession {
                 message::command_complete(&mut self.to_client, b"DEALLOCATE");
                 Ok(())
             }
-            Some(Effect::Several(_)) | None => self.local_setting(sql, leading).await,
+            Some(Effect::Several(_) | Effect::DiscardSequences) | None => self.local_setting(sql, leading).await,
         }
     }
 
@@ -115,7 +115,7 @@ impl ShardedSession {
         }
         let mut wanted: Settings = (*self.want).clone();
         let initial = self.startup.iter().find(|(other, _)| *other == lower).map(|(_, value)| value.clone());
-        set(&mut wanted, name, value.or(initial));
+        change(&mut wanted, name, value, initial);
         self.on_joined(sql).await?;
         let wanted = self.intern(wanted);
         for link in self.links.iter_mut().flatten() {

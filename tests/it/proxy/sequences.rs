@@ -13,6 +13,7 @@ fn stage(size: usize) -> Stage {
     for sql in [
         "create table t (id serial, note text)",
         "create sequence other",
+        "create table asking (id serial, last bigint default currval('t_id_seq'))",
         "create function draws() returns bigint language plpgsql as $$ begin insert into t default values; return 0; end $$",
         "create function asks() returns bigint language sql as $$ select currval('t_id_seq') $$",
     ] {
@@ -192,4 +193,33 @@ fn a_failed_transaction_forgets_nothing() {
     let lastval = [&2559u32.to_be_bytes()[..], &[0, 0, 0, 0, 0, 0]].concat();
     let heard = a.talk(&[frame(b'F', &lastval)], 1);
     assert!(refused(&heard), "{heard}");
+}
+
+#[test]
+fn a_pool_with_room_leaves_everybody_the_own_connection() {
+    let stage = stage(20);
+    follow(&stage);
+    let mut clients: Vec<_> = (0..10).map(|_| stage.client()).collect();
+    let drawn: Vec<_> =
+        clients.iter_mut().map(|client| client.value("insert into t default values returning id")).collect();
+    // Longer than a connection is held where others wait for it.
+    std::thread::sleep(std::time::Duration::from_millis(60));
+    for client in &mut clients {
+        client.query("select 1");
+    }
+    for (client, drawn) in clients.iter_mut().zip(&drawn) {
+        assert_eq!(client.value("insert into asking default values returning last"), *drawn);
+        assert_eq!(client.value(&format!("select last from asking where last = {drawn}")), *drawn);
+        // Forgotten by the client itself, so that PostgreSQL has the last word.
+        client.query("discard sequences");
+        assert!(client.query(CURRENT).contains("E:55000"));
+        client.send(&super::raw::query(CURRENT));
+        let (_, body) = client.until_ready(1).into_iter().find(|(tag, _)| *tag == b'E').unwrap();
+        assert!(super::raw::field(&body, b'M').starts_with("currval of sequence"), "{body:?}");
+    }
+    // Only who asks is told that it is not known.
+    let mut other = stage.client();
+    other.value("select nextval('other')");
+    drop(clients);
+    assert_eq!(other.query("select last from asking where false"), "T C:SELECT_0 Z:I");
 }

@@ -174,3 +174,22 @@ fn a_function_that_sets_leaks_to_nobody() {
     assert_eq!(a.value("select tenant('mine')"), "mine");
     assert_eq!(b.value("select coalesce(current_setting('my.tenant', true), '')"), "");
 }
+
+#[test]
+fn the_parts_of_datestyle_stay_together() {
+    let stage = Stage::new(1);
+    let mut a = Raw::login(stage.proxy.port(), "app", "secret", "app", &[("datestyle", "iso")]);
+    let mut b = stage.client();
+    let date = "select date '03/02/2001'";
+    b.query("set datestyle to 'sql, dmy'");
+    assert_eq!((a.value(date), b.value(date)), ("2001-03-02".into(), "03/02/2001".into()));
+    b.query("set datestyle to german");
+    b.query("set datestyle to mdy");
+    assert_eq!((a.value(date), b.value(date)), ("2001-03-02".into(), "02.03.2001".into()));
+    a.query("set datestyle to european");
+    assert_eq!((b.value(date), a.value(date)), ("02.03.2001".into(), "2001-02-03".into()));
+    b.query("begin; set datestyle to dmy; commit");
+    assert_eq!((a.value(date), b.value(date)), ("2001-02-03".into(), "03.02.2001".into()));
+    a.query("reset datestyle");
+    assert_eq!((b.value(date), a.value(date)), ("03.02.2001".into(), "2001-03-02".into()));
+}
