@@ -146,6 +146,15 @@ impl Conversation {
         others && (care.has(Care::ASKS) || state.roll.follows_sequences())
     }
 
+    /// Notes that this client may have drawn on the connection, or not.
+    pub(super) fn may_have_drawn(&mut self, state: &mut ServerState) {
+        if self.drew == 0 {
+            self.note_drawing(Care::DRAWS, state);
+        } else if !self.is_own(state) {
+            (state.drawn, self.drew) = (MANY, MANY);
+        }
+    }
+
     /// Notes who draws.
     fn note_drawing(&mut self, care: Care, state: &mut ServerState) {
         if !care.has(Care::DRAWS) {

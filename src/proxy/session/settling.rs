@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::task::Context;
 
 use crate::pool::reset::Hygiene;
-use crate::pool::server::MANY;
 use crate::proxy::care::Care;
 use crate::proxy::session::{Blocked, End, Serving, Session, Work};
 use crate::wire::message::Failure;
@@ -16,8 +15,9 @@ impl Session {
         if unjudged && self.talk.is_idle() && !self.access.database.functions.is_settled(self.read_with) {
             self.judged = self.talk.segment;
             self.talk.distrust();
-            // It may have drawn from sequences.
-            self.serving.iter_mut().for_each(|serving| serving.conn.state.drawn = MANY);
+            if let Some(serving) = &mut self.serving {
+                self.talk.may_have_drawn(&mut serving.conn.state);
+            }
         }
     }
 
