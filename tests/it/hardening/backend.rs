@@ -415,7 +415,7 @@ fn b_answers_in_pieces() {
                 b'D' if body.starts_with(b"S") => held.extend([frame(b't', b"\0\0"), columns()].concat()),
                 _ => {}
             }
-            if matches!(tag, b'Q' | b'S') {
+            if matches!(tag, b'Q' | b'S' | b'H') {
                 let at = shared.load(Ordering::SeqCst).min(held.len());
                 peer.send(&held[..at])?;
                 std::thread::sleep(Duration::from_millis(2));
