@@ -22,6 +22,7 @@ mod sharded;
 mod state;
 mod tls;
 mod web;
+mod wire;
 
 use pgweir::db::local::{Auth, Cluster, Options};
 

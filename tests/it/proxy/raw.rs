@@ -106,8 +106,13 @@ impl Raw {
 
     /// Logs in over a fresh connection; the error is an ErrorResponse's body, empty when it just ended.
     pub fn log_in(self, user: &str, password: &str, database: &str, more: &[(&str, &str)]) -> Result<Self, Vec<u8>> {
+        self.log_in_by(&startup(user, database, more), password)
+    }
+
+    /// The same with a startup packet of any kind.
+    pub fn log_in_by(self, packet: &[u8], password: &str) -> Result<Self, Vec<u8>> {
         let mut raw = self;
-        let _ = raw.stream.write_all(&startup(user, database, more));
+        let _ = raw.stream.write_all(packet);
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
             let (tag, body) = raw.try_read().ok_or_else(Vec::new)?;
