@@ -5,6 +5,7 @@
 
 mod auth;
 mod backend;
+mod bytes;
 mod cancel;
 mod dying;
 mod fake;

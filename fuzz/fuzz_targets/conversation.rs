@@ -1,0 +1,10 @@
+//! Fuzzes a conversation between a client and a server that say anything, in any pieces. Seeded runs of the same body are among the tests.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/it/hardening/bytes.rs"]
+mod bytes;
+
+fuzz_target!(|bytes: &[u8]| bytes::conversation(bytes));
