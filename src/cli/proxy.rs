@@ -7,16 +7,20 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use crate::config::{self, ClientTlsMode, Config, Listen};
 use crate::error::Result;
+use crate::proxy::handover::{self, Heritage};
 use crate::proxy::listen::Proxy;
-use crate::proxy::system::{self, PidFile};
+use crate::proxy::system;
 
 const AFTER_HELP: &str = "\
 Examples:
   pgweir proxy -c pgweir.yaml
+  pgweir proxy -c pgweir.yaml --takeover
   PGWEIR_LOG=debug pgweir proxy -c pgweir.yaml --log-format json
 
 SIGINT and SIGTERM let clients finish their transactions first; a second one stops at once.
-SIGHUP reads the configuration again; clients stay connected.";
+SIGHUP reads the configuration again; clients stay connected.
+With --takeover (and takeover.socket set) a new process, of a new version for example, takes the place of the running one,
+which serves the clients it has until they leave. Without a running one it starts as usual.";
 
 /// Pool connections and route statements to shards
 #[derive(Debug, ClapArgs)]
@@ -25,6 +29,10 @@ pub struct Args {
     /// The configuration file
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+
+    /// Take over from the process that runs with the same `takeover.socket`: clients notice nothing
+    #[arg(long)]
+    takeover: bool,
 
     /// How to write the log, which goes to standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -46,14 +54,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     start_log(args.log_format);
     warn(&config);
     system::raise_descriptor_limit(&config);
-    let pid_file = config.pid_file.clone();
-    let proxy = Proxy::start(config)?.read_from(args.config);
-    let _pid_file = pid_file.as_deref().map(PidFile::write).transpose()?;
-    for address in proxy.places() {
-        tracing::info!(%address, "listening");
+    let heritage = if args.takeover { Heritage::ask(&handover::socket_of(&config)?)? } else { None };
+    if args.takeover && heritage.is_none() {
+        tracing::info!("there is no process to take over from: starting as usual");
     }
-    system::notify("READY=1");
-    proxy.run()?;
+    Proxy::start_after(config, heritage)?.read_from(args.config).run()?;
     Ok(ExitCode::SUCCESS)
 }
 

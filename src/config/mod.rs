@@ -18,6 +18,7 @@ mod replicas;
 mod secret;
 mod settings;
 mod sharding;
+mod takeover;
 mod tree;
 mod url;
 mod values;
@@ -37,6 +38,7 @@ pub use settings::{
 pub use sharding::{
     HashPlacement, KeyColumn, ListPart, PerShard, Placement, RangePart, ShardedTable, Sharding, TableName,
 };
+pub use takeover::Takeover;
 pub use url::{ChannelBinding, ServerUrl, SslMode};
 pub use values::{ByteSize, unlimited_if_zero};
 

@@ -10,6 +10,7 @@ use super::define::{FromNode, Reader, choices, scalar, settings};
 use super::listen::{Listen, SocketMode};
 use super::replicas::Reads;
 use super::secret::Secret;
+use super::takeover::Takeover;
 use super::tree::Node;
 use super::values::ByteSize;
 
@@ -37,6 +38,8 @@ settings! {
         stats: Stats = "{}",
         /// Limits for all clients together and for each one.
         limits: Limits = "{}",
+        /// How a new process takes over from this one.
+        takeover: Takeover = "{}",
         /// Which clients may connect from where, and how they prove who they are. Without it, all who know a password
         /// (`scram-sha-256`).
         hba: Vec<HbaRule> = absent,

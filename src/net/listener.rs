@@ -79,8 +79,20 @@ impl Listener {
     /// # Errors
     /// The system refuses, somebody listens there, or the path is something else.
     pub fn unix(path: &Path, mode: u32) -> io::Result<Self> {
-        clear(path)?;
-        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        Self::unix_of(socket2::Type::STREAM, path, mode)
+    }
+
+    /// Listens for other processes of the same user, see [`Channel`](crate::net::channel::Channel).
+    ///
+    /// # Errors
+    /// As [`Listener::unix`].
+    pub fn control(path: &Path) -> io::Result<Self> {
+        Self::unix_of(socket2::Type::SEQPACKET, path, 0o600)
+    }
+
+    fn unix_of(kind: socket2::Type, path: &Path, mode: u32) -> io::Result<Self> {
+        clear(path, kind)?;
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, kind, None)?;
         socket.bind(&socket2::SockAddr::unix(path)?)?;
         let file = SocketFile::at(path)?;
         // Nobody can connect before `listen`, so that nobody comes in by the permissions it was made with.
@@ -90,7 +102,7 @@ impl Listener {
         Ok(Self::Unix(socket.into(), file))
     }
 
-    /// A socket that another process has made to listen.
+    /// A socket that another process has made to listen. Its file stays that process's until [`Listener::own_file`].
     ///
     /// # Errors
     /// It is no such socket.
@@ -99,7 +111,11 @@ impl Listener {
         socket.set_nonblocking(true)?;
         Ok(match path {
             None => Self::Tcp(socket.into()),
-            Some(path) => Self::Unix(socket.into(), SocketFile::at(path)?),
+            Some(path) => {
+                let mut file = SocketFile::at(path)?;
+                file.kept = true;
+                Self::Unix(socket.into(), file)
+            }
         })
     }
 
@@ -124,6 +140,16 @@ impl Listener {
         if let Self::Unix(_, file) = self {
             file.kept = true;
         }
+    }
+
+    /// Takes the socket's file for this process's own: it has these permissions from now on, and is removed with the listener.
+    ///
+    /// # Errors
+    /// The permissions cannot be changed.
+    pub fn own_file(&mut self, mode: u32) -> io::Result<()> {
+        let Self::Unix(_, file) = self else { return Ok(()) };
+        file.kept = false;
+        std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(mode))
     }
 
     /// Something that accepts, on the event loop of the calling thread.
@@ -187,7 +213,7 @@ impl Drop for SocketFile {
 }
 
 /// Removes the file of a socket at which nobody listens.
-fn clear(path: &Path) -> io::Result<()> {
+fn clear(path: &Path, kind: socket2::Type) -> io::Result<()> {
     let found = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
@@ -195,9 +221,10 @@ fn clear(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
     }
-    match UnixStream::connect(path) {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, kind, None)?;
+    match socket.connect(&socket2::SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+        Ok(()) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
         Err(error) => Err(error),
     }
 }

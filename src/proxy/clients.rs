@@ -11,6 +11,7 @@ use crate::config::Limits;
 use crate::net::scram::equal;
 use crate::pool::server::CancelTarget;
 use crate::proxy::about::{About, Activity};
+use crate::proxy::kin::Kin;
 use crate::proxy::pins::{Pins, Reason};
 use crate::proxy::pulse::Pulse;
 use crate::wire::message::Failure;
@@ -104,6 +105,8 @@ impl Register {
 /// The clients of this process.
 #[derive(Debug, Default)]
 pub struct Clients {
+    /// The processes before and after this one.
+    pub kin: Kin,
     register: Mutex<Register>,
     next: AtomicU64,
     connected: AtomicUsize,
@@ -211,8 +214,8 @@ impl Clients {
             let (mut pid, mut secret) = ([0u8; 4], [0u8; 4]);
             random.fill(&mut pid).map_err(dry)?;
             random.fill(&mut secret).map_err(dry)?;
-            // Positive, as process ids are.
-            let pid = (u32::from_be_bytes(pid) & 0x7fff_ffff).max(1);
+            // Positive, as process ids are, and above those that Linux gives (`PID_MAX_LIMIT`, 2^22).
+            let pid = u32::from_be_bytes(pid) & 0x7fff_ffff | 0x4000_0000;
             if register.by_pid.contains_key(&pid) {
                 continue;
             }

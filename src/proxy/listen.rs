@@ -11,9 +11,11 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::proxy::about;
 use crate::proxy::crew::{Arrival, Stopwatch};
+use crate::proxy::handover::Heritage;
 use crate::proxy::login::House;
+use crate::proxy::place::Ports;
 use crate::proxy::pulse;
-use crate::proxy::steward::{Place, Steward};
+use crate::proxy::steward::Steward;
 
 /// How often waiters and idle connections are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -22,7 +24,8 @@ const TICK: Duration = Duration::from_millis(250);
 pub struct Proxy {
     /// What its clients share.
     pub house: Arc<House>,
-    places: Vec<Place>,
+    ports: Ports,
+    heritage: Option<Heritage>,
     workers: Vec<std::thread::JoinHandle<()>>,
     file: Option<PathBuf>,
 }
@@ -33,9 +36,17 @@ impl Proxy {
     /// # Errors
     /// A setting, secret or certificate is wrong, or an address cannot be listened on.
     pub fn start(config: Config) -> Result<Self> {
+        Self::start_after(config, None)
+    }
+
+    /// The same with what was taken over from the process before.
+    ///
+    /// # Errors
+    /// As [`Proxy::start`]; then the process before goes on.
+    pub fn start_after(config: Config, mut heritage: Option<Heritage>) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.workers.map_or(cores, |count| count as usize).max(1);
-        let places = config.listen.iter().map(|listen| Place::bind(listen, &config)).collect::<Result<Vec<_>>>()?;
+        let ports = Ports::bind(&config, heritage.as_mut())?;
         let house = House::new(config, count)?.install();
         let mut workers = Vec::new();
         for home in 0..count {
@@ -46,7 +57,7 @@ impl Proxy {
                 .map_err(|error| Error::internal(format!("a thread could not be started: {error}")))?;
             workers.push(thread);
         }
-        Ok(Self { house, places, workers, file: None })
+        Ok(Self { house, ports, heritage, workers, file: None })
     }
 
     /// Where the configuration is read again when it is to be.
@@ -54,14 +65,9 @@ impl Proxy {
         Self { file: Some(file), ..self }
     }
 
-    /// Where it listens, for people.
-    pub fn places(&self) -> Vec<String> {
-        self.places.iter().map(|place| place.listener.address()).collect()
-    }
-
     /// The TCP addresses where it listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.places.iter().filter_map(|place| place.listener.tcp_address()).collect()
+        self.ports.places.iter().filter_map(|place| place.listener.tcp_address()).collect()
     }
 
     /// Accepts clients until SIGINT or SIGTERM, then lets them finish. SIGHUP reads the configuration again.
@@ -70,8 +76,8 @@ impl Proxy {
     /// The system refuses threads, sockets or signals.
     pub fn run(self) -> Result<()> {
         let runtime = runtime()?;
-        let steward = Steward::new(self.house, self.places, self.file)?;
-        let house = runtime.block_on(steward.run())?;
+        let steward = Steward::new(self.house, self.ports, self.file)?;
+        let house = runtime.block_on(steward.run(self.heritage))?;
         house.pools().for_each(|(_, pool)| pool.close());
         drop(runtime);
         house.crew.stop();

@@ -21,11 +21,12 @@ use crate::pool::{Interned, Pool, Taken};
 use crate::proxy::about::About;
 use crate::proxy::admin;
 use crate::proxy::automatic::{ANY, any};
-use crate::proxy::clients::{Client, Clients, Quota, Seat, deliver};
+use crate::proxy::clients::{Client, Clients, Quota, Seat};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
 use crate::proxy::gate::{Gate, Origin};
+use crate::proxy::kin;
 use crate::proxy::logins::{Login, Logins};
 use crate::proxy::meter::templates::Templates;
 use crate::proxy::renew::Ties;
@@ -341,7 +342,7 @@ impl House {
 
     async fn cancel(&self, pid: u32, secret: &[u8]) {
         // Whoever asks with a wrong key learns nothing from the answer: there is none.
-        deliver(self.clients.cancel_targets(pid, secret)).await;
+        self.clients.cancel(pid, secret, kin::Origin::Client).await;
     }
 }
 

@@ -1,82 +1,25 @@
 //! Looks after the process: where it listens, signals, orders, its end.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
-use crate::config::{self, Config, Listen};
+use crate::config::{self, Listen, unlimited_if_zero};
 use crate::error::{Error, Result};
-use crate::net::listener::{Acceptor, Listener};
-use crate::proxy::crew::Crew;
+use crate::net::channel::Channel;
+use crate::net::listener::{Acceptor, Caller};
+use crate::proxy::handover::{self, Heritage, Successor};
+use crate::proxy::kin::Origin;
 use crate::proxy::login::House;
+use crate::proxy::place::{Place, Ports};
 use crate::proxy::renew::Order;
-use crate::proxy::system;
+use crate::proxy::system::{self, PidFile};
 use crate::web;
-
-/// One place where the proxy listens.
-#[derive(Debug)]
-pub(super) struct Place {
-    /// As the configuration says it, and the path where it is a unix socket.
-    said: (Listen, Option<PathBuf>),
-    /// The socket.
-    pub listener: Listener,
-    accepting: Option<JoinHandle<()>>,
-}
-
-impl Place {
-    /// Binds the socket.
-    pub fn bind(listen: &Listen, config: &Config) -> Result<Self> {
-        let path = listen.socket_path(&config.listen);
-        let bound = match (listen, &path) {
-            (Listen::Tcp(address), _) => Listener::tcp(&address.host, address.port),
-            (Listen::Unix { .. }, path) => {
-                Listener::unix(path.as_deref().unwrap_or("".as_ref()), config.unix_socket_permissions.0)
-            }
-        };
-        let shown = path.as_ref().map_or_else(|| listen.to_string(), |path| path.display().to_string());
-        let hint = "choose another `listen`, or stop what listens there";
-        let listener = bound.map_err(|error| Error::server(format!("cannot listen: {error}")).at(shown).hint(hint))?;
-        Ok(Self { said: (listen.clone(), path), listener, accepting: None })
-    }
-
-    /// Accepts clients, on the event loop of the calling thread.
-    fn open(&mut self, crew: &Arc<Crew>) -> Result<()> {
-        let acceptor = self.listener.acceptor();
-        let acceptor = acceptor.map_err(|error| Error::internal(format!("cannot accept: {error}")))?;
-        self.accepting = Some(tokio::spawn(accept(acceptor, crew.clone())));
-        Ok(())
-    }
-
-    /// Accepts nobody any more. Who has connected and was not accepted yet waits.
-    fn shut(&mut self) {
-        if let Some(task) = self.accepting.take() {
-            task.abort();
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shut();
-    }
-}
-
-async fn accept(acceptor: Acceptor, crew: Arc<Crew>) {
-    loop {
-        match acceptor.accept().await {
-            Ok(caller) => crew.deal(caller),
-            Err(error) => {
-                // Out of descriptors, most likely: those that are connected go on, and new ones wait.
-                tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
 
 /// The signals that the proxy heeds.
 struct Signals {
@@ -107,39 +50,80 @@ impl Signals {
 /// Whoever looks after the process.
 pub(super) struct Steward {
     house: Arc<House>,
-    places: Vec<Place>,
+    ports: Ports,
     /// The configuration's file.
     file: Option<PathBuf>,
     orders: UnboundedReceiver<Order>,
+    /// A process that wants to take over, while it gets ready.
+    candidate: Option<JoinHandle<Option<Successor>>>,
+}
+
+/// Why nobody is accepted any more.
+enum End {
+    /// The process is to end: at once, or when transactions are finished.
+    Stop { at_once: bool },
+    /// Another one has taken these sockets over.
+    Succeeded(Successor),
 }
 
 impl Steward {
-    /// Looks after the process of `house`, which listens at `places`.
-    pub fn new(house: Arc<House>, places: Vec<Place>, file: Option<PathBuf>) -> Result<Self> {
+    /// Looks after the process of `house`, which listens at `ports`.
+    pub fn new(house: Arc<House>, ports: Ports, file: Option<PathBuf>) -> Result<Self> {
         let orders = house.orders().ok_or_else(|| Error::internal("the proxy runs twice"))?;
-        Ok(Self { house, places, file, orders })
+        Ok(Self { house, ports, file, orders, candidate: None })
     }
 
-    /// Accepts clients until it is told to end, then lets them finish.
+    /// Accepts clients until it is told to end, then lets them finish. Takes over from the process before first.
     ///
     /// # Errors
-    /// The system refuses sockets or signals.
-    pub async fn run(mut self) -> Result<Arc<House>> {
+    /// The system refuses sockets or signals, or the process before does not let go.
+    pub async fn run(mut self, heritage: Option<Heritage>) -> Result<Arc<House>> {
         let mut signals = Signals::new()?;
-        for place in &mut self.places {
+        if let Some(heritage) = heritage {
+            self.succeed(heritage).await?;
+        }
+        let pid_file = self.house.config.pid_file.as_deref().map(PidFile::write).transpose()?;
+        for place in &mut self.ports.places {
             place.open(&self.house.crew)?;
+            tracing::info!(address = place.listener.address(), "listening");
         }
         let admin = self.admin()?;
-        let at_once = self.serve(&mut signals).await;
-        self.places.iter_mut().for_each(Place::shut);
-        system::notify("STOPPING=1");
+        system::notify(&format!("MAINPID={}\nREADY=1", std::process::id()));
+        let at_once = match self.serve(&mut signals).await? {
+            End::Stop { at_once } => {
+                self.ports.let_go(&[]);
+                system::notify("STOPPING=1");
+                at_once
+            }
+            End::Succeeded((channel, taken)) => {
+                admin.iter().for_each(JoinHandle::abort);
+                self.ports.let_go(&taken);
+                handover::let_go(&channel);
+                self.linger(&mut signals, channel).await
+            }
+        };
         if !at_once {
             self.drain(&mut signals).await;
         }
-        if let Some(admin) = admin {
-            admin.abort();
-        }
+        admin.iter().for_each(JoinHandle::abort);
+        drop(pid_file);
         Ok(self.house)
+    }
+
+    /// Tells the process before that this one is ready, and keeps the line to it.
+    async fn succeed(&mut self, heritage: Heritage) -> Result<()> {
+        let process = heritage.process;
+        let channel = heritage.finish().await?;
+        self.ports.own(&self.house.config)?;
+        tracing::info!(process, "taken over from the process that ran before");
+        if let Some(channel) = channel {
+            let clients = self.house.clients.clone();
+            tokio::spawn(async move {
+                clients.keep_line(Arc::new(channel), Origin::Before).await;
+                tracing::info!(process, "the process that ran before has ended");
+            });
+        }
+        Ok(())
     }
 
     /// Serves metrics and health, where an address is set.
@@ -149,26 +133,64 @@ impl Steward {
             metrics: Box::new(move || super::metrics::metrics(&house.current())),
             unready: Box::new(move || super::metrics::unready(&other.current())),
         };
-        let admin = self.house.config.admin.as_ref().map(|address| web::serve(address, pages));
-        Ok(admin.transpose()?.map(tokio::spawn))
+        let served = self.ports.admin()?.map(|listener| web::serve(listener, pages));
+        Ok(served.transpose()?.map(tokio::spawn))
     }
 
-    /// Follows orders until one says to end; true when that is at once.
-    async fn serve(&mut self, signals: &mut Signals) -> bool {
+    /// Follows orders until one says to end, or another process has taken over.
+    async fn serve(&mut self, signals: &mut Signals) -> Result<End> {
+        let control = self.ports.control()?;
         loop {
             tokio::select! {
-                _ = signals.interrupt.recv() => return false,
-                _ = signals.terminate.recv() => return false,
+                _ = signals.interrupt.recv() => return Ok(End::Stop { at_once: false }),
+                _ = signals.terminate.recv() => return Ok(End::Stop { at_once: false }),
                 _ = signals.hangup.recv() => drop(self.reload()),
+                caller = asked(control.as_ref()) => self.consider(caller),
+                ready = readied(&mut self.candidate) => {
+                    self.candidate = None;
+                    if let Some(successor) = ready {
+                        return Ok(End::Succeeded(successor));
+                    }
+                }
                 order = self.orders.recv() => match order {
                     Some(Order::Reload(reply)) => {
                         // Who asked may have left.
                         let _ = reply.send(self.reload());
                     }
-                    Some(Order::Stop { at_once }) => return at_once,
-                    None => return false,
+                    Some(Order::Stop { at_once }) => return Ok(End::Stop { at_once }),
+                    None => return Ok(End::Stop { at_once: false }),
                 },
             }
+        }
+    }
+
+    /// Offers the sockets to a process that asks for them; one at a time.
+    fn consider(&mut self, caller: Channel) {
+        if self.candidate.is_some() {
+            return tracing::warn!("two processes want to take over at once: the second one was turned away");
+        }
+        match self.ports.duplicate() {
+            Ok(sockets) => self.candidate = Some(tokio::spawn(sockets.offer(caller))),
+            Err(error) => tracing::warn!(%error, "the sockets could not be handed over"),
+        }
+    }
+
+    /// Serves the clients that are left, and whoever has taken over with their cancel requests. True when nobody is left to be waited for.
+    async fn linger(&mut self, signals: &mut Signals, channel: Channel) -> bool {
+        let house = self.house.clone();
+        tracing::info!(clients = house.clients.count(), "another process has taken over: no new clients come here");
+        tokio::spawn(house.clients.clone().keep_line(Arc::new(channel), Origin::After));
+        tokio::select! {
+            () = deserted(&house) => {
+                tracing::info!("all clients have left");
+                true
+            }
+            () = tokio::time::sleep(unlimited_if_zero(house.config.takeover.timeout)) => {
+                tracing::info!("takeover.timeout is over");
+                false
+            }
+            () = signals.end() => false,
+            at_once = self.told_to_stop("another process has taken over") => at_once,
         }
     }
 
@@ -185,12 +207,16 @@ impl Steward {
     }
 
     async fn told_at_once(&mut self) {
+        while !self.told_to_stop("the proxy is shutting down").await {}
+    }
+
+    /// The next order to end: true when that is at once. Every other is refused.
+    async fn told_to_stop(&mut self, why_not: &str) -> bool {
         while let Some(order) = self.orders.recv().await {
             match order {
-                Order::Stop { at_once: true } => return,
-                Order::Stop { .. } => {}
+                Order::Stop { at_once } => return at_once,
                 Order::Reload(reply) => {
-                    let _ = reply.send(Err(Error::input("the proxy is shutting down")));
+                    let _ = reply.send(Err(Error::input(why_not)));
                 }
             }
         }
@@ -218,14 +244,14 @@ impl Steward {
         let mut fresh = Vec::new();
         let said = |listen: &Listen| (listen.clone(), listen.socket_path(&next.config.listen));
         for listen in &next.config.listen {
-            if !self.places.iter().any(|place| place.said == said(listen)) {
-                let mut place = Place::bind(listen, &next.config)?;
+            if !self.ports.places.iter().any(|place| place.said == said(listen)) {
+                let mut place = Place::bind(listen, &next.config, None)?;
                 place.open(&self.house.crew)?;
                 fresh.push(place);
             }
         }
-        self.places.retain(|place| next.config.listen.iter().any(|listen| place.said == said(listen)));
-        self.places.extend(fresh);
+        self.ports.places.retain(|place| next.config.listen.iter().any(|listen| place.said == said(listen)));
+        self.ports.places.extend(fresh);
         system::raise_descriptor_limit(&next.config);
         let (house, changes) = self.house.replace_by(next);
         self.house = house;
@@ -233,14 +259,40 @@ impl Steward {
     }
 }
 
-/// Waits until no client is left, or the configured time is over.
-async fn drained(house: &House) {
-    let end = Instant::now() + house.config.limits.shutdown_timeout;
-    while house.clients.count() > 0 {
-        if Instant::now() >= end {
-            return tracing::warn!(clients = house.clients.count(), "limits.shutdown_timeout is over");
+/// A process that asks to take over.
+async fn asked(control: Option<&Acceptor>) -> Channel {
+    loop {
+        let Some(control) = control else { return std::future::pending().await };
+        match control.accept().await {
+            Ok(Caller::Unix(stream)) => return Channel::from(OwnedFd::from(stream)),
+            Ok(Caller::Tcp(_)) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot hear a process that wants to take over");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
+    }
+}
+
+/// What has become of the process that wanted to take over.
+async fn readied<T>(candidate: &mut Option<JoinHandle<Option<T>>>) -> Option<T> {
+    match candidate {
+        Some(candidate) => candidate.await.ok().flatten(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until no client is left.
+async fn deserted(house: &House) {
+    while house.clients.count() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    tracing::info!("all clients have left");
+}
+
+/// Waits until no client is left, or the configured time is over.
+async fn drained(house: &House) {
+    match tokio::time::timeout(house.config.limits.shutdown_timeout, deserted(house)).await {
+        Ok(()) => tracing::info!("all clients have left"),
+        Err(_) => tracing::warn!(clients = house.clients.count(), "limits.shutdown_timeout is over"),
+    }
 }

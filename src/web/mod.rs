@@ -23,15 +23,22 @@ pub struct Pages {
     pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
-/// Binds the address; the future serves it.
+/// Binds the address.
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub fn serve(address: &Address, pages: Pages) -> Result<impl Future<Output = ()> + Send + 'static> {
-    let failed = |error: std::io::Error| {
+pub fn bind(address: &Address) -> Result<TcpListener> {
+    TcpListener::bind((address.host.as_str(), address.port)).map_err(|error| {
         Error::server(format!("cannot listen: {error}")).at(address.to_string()).hint("choose another `admin`")
-    };
-    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(failed)?;
+    })
+}
+
+/// The future serves what comes to the socket.
+///
+/// # Errors
+/// The system does not let it be watched.
+pub fn serve(listener: TcpListener, pages: Pages) -> Result<impl Future<Output = ()> + Send + 'static> {
+    let failed = |error: std::io::Error| Error::internal(format!("health and metrics cannot be served: {error}"));
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
     let router = router(Arc::new(pages));

@@ -3,3 +3,4 @@
 mod limits;
 mod reload;
 mod sockets;
+mod takeover;
