@@ -323,21 +323,25 @@ databases:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--rounds", type=int, default=5)
-parser.add_argument("--seconds", type=int, default=4)
-parser.add_argument("--clients", type=int, default=16)
-parser.add_argument("--pool", type=int, default=8)
-MODES = "simple,extended,prepared,throughput,stream,latency,idle,burst,churn"
-parser.add_argument("--modes", default=MODES)
-parser.add_argument("--workers", type=int, default=0, help="pgweir's workers setting; 0: its default")
-parser.add_argument("--pgweir", default="target/release/pgweir")
-parser.add_argument("--only", default="pgweir,pgbouncer,direct")
-parser.add_argument("--herd", type=int, default=5000, help="clients of idle and burst")
-parser.add_argument("--json")
-resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-bench = Bench(parser.parse_args())
-try:
-    bench.run()
-finally:
-    bench.stop()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--pool", type=int, default=8)
+    parser.add_argument("--modes", default="simple,extended,prepared,throughput,stream,latency,idle,burst,churn")
+    parser.add_argument("--workers", type=int, default=0, help="pgweir's workers setting; 0: its default")
+    parser.add_argument("--pgweir", default="target/release/pgweir")
+    parser.add_argument("--only", default="pgweir,pgbouncer,direct")
+    parser.add_argument("--herd", type=int, default=5000, help="clients of idle and burst")
+    parser.add_argument("--json")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    bench = Bench(parser.parse_args())
+    try:
+        bench.run()
+    finally:
+        bench.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -31,6 +31,8 @@ pub struct Activity {
     waiting: AtomicU64,
     killed: AtomicBool,
     cancelled: AtomicBool,
+    /// What it waits with is to be cancelled.
+    unwanted: AtomicBool,
 }
 
 impl Activity {
@@ -41,7 +43,20 @@ impl Activity {
 
     /// Notes that it waits for a server connection since then; 0 when it does no more.
     pub fn waits(&self, since: u64) {
+        self.unwanted.store(false, Ordering::Relaxed);
         self.waiting.store(since, Ordering::Relaxed);
+    }
+
+    /// Cancels the statement with which it waits for a server connection; false when it does not wait.
+    pub fn cancel_waiting(&self) -> bool {
+        let waits = self.waiting.load(Ordering::Relaxed) > 0;
+        self.unwanted.fetch_or(waits, Ordering::Relaxed);
+        waits
+    }
+
+    /// Whether that was asked for since it began to wait.
+    pub fn is_unwanted(&self) -> bool {
+        self.unwanted.load(Ordering::Relaxed)
     }
 
     /// When its last request came, if there was one.

@@ -261,10 +261,10 @@ impl Clients {
         lock(&self.register).leave(client);
     }
 
-    /// The server connections that work for the holder of this key right now, announced to each.
-    pub fn cancel_targets(&self, pid: u32, secret: &[u8]) -> Vec<Arc<CancelTarget>> {
+    /// The client that was told this key.
+    pub fn holder(&self, pid: u32, secret: &[u8]) -> Option<Arc<Client>> {
         let client = lock(&self.register).by_pid.get(&pid).cloned();
-        client.filter(|client| equal(&client.secret, secret)).map(|client| client.announced()).unwrap_or_default()
+        client.filter(|client| equal(&client.secret, secret))
     }
 
     /// The clients that keep their server connections, in the order in which they came.

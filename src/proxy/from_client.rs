@@ -119,6 +119,7 @@ impl Conversation {
         if ways.state.is_none() {
             match header.tag {
                 b'S' if header.body == 0 => {
+                    self.skipping = false;
                     message::ready(ways.to_client, self.status);
                     return Ok(Step::Done(HEADER_LEN));
                 }
@@ -233,6 +234,20 @@ impl Conversation {
         message::execute(ways.to_server, b"_pgweir_refused");
         self.expects.push(Expect::Refusal(Box::new(failure)));
         self.unsynced = true;
+    }
+
+    /// Answers without a server connection the message that waits for one, at the head of `bytes`: its client has cancelled it.
+    pub fn refuse_waiting(&mut self, bytes: &[u8], to_client: &mut Vec<u8>) {
+        let Ok(Some(header)) = frame::header(bytes, self.max_message) else { return };
+        Failure::error("57014", "canceling statement due to user request")
+            .detail("It was waiting for a server connection.")
+            .write(to_client);
+        if matches!(header.tag, b'Q' | b'F') {
+            self.passing = Passing { left: header.total(), dropped: true };
+            message::ready(to_client, self.status);
+        } else {
+            self.skipping = true;
+        }
     }
 
     fn query(&mut self, whole: &[u8], body: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {

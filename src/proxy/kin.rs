@@ -64,11 +64,11 @@ impl Kin {
 impl Clients {
     /// Cancels what the holder of this key is doing, in this process or another one.
     pub async fn cancel(&self, pid: u32, secret: &[u8], origin: Origin) {
-        let targets = self.cancel_targets(pid, secret);
-        if targets.is_empty() {
-            self.kin.pass_on(pid, secret, origin);
+        let Some(client) = self.holder(pid, secret) else { return self.kin.pass_on(pid, secret, origin) };
+        if client.activity.cancel_waiting() {
+            client.wake();
         }
-        deliver(targets).await;
+        deliver(client.announced()).await;
     }
 
     /// Keeps the line to a neighbour, and delivers the cancel requests that come over it, until the other process ends.

@@ -238,6 +238,10 @@ impl Session {
                     return Err(End::Failed(Failure::fatal("57P01", "terminated by the administrator")));
                 }
                 self.heed_limits()?;
+                if self.ticket.is_some() && self.guard.client.activity.is_unwanted() {
+                    self.stop_waiting(cx, &mut scratch.work)?;
+                    continue;
+                }
                 let resting = self.serving.is_none() && self.ticket.is_none() && self.stash.is_empty();
                 let between = resting || self.talk.is_idle() && self.ticket.is_none() && self.stash.is_empty();
                 if between && self.guard.clients().is_stopping() {

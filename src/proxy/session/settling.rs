@@ -124,4 +124,14 @@ impl Session {
         }
         done
     }
+
+    /// Answers the statement that waits for a server connection as PostgreSQL answers one that is cancelled.
+    pub(super) fn stop_waiting(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Result<(), End> {
+        self.ticket = None;
+        self.guard.client.activity.waits(0);
+        self.timing.cancel();
+        self.talk.refuse_waiting(&self.stash, &mut work.to_client);
+        self.blocked = Blocked::Retry;
+        self.write_all(cx, work)
+    }
 }
