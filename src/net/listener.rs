@@ -142,14 +142,20 @@ impl Listener {
         }
     }
 
-    /// Takes the socket's file for this process's own: it has these permissions from now on, and is removed with the listener.
+    /// Gives the socket's file these permissions.
     ///
     /// # Errors
-    /// The permissions cannot be changed.
-    pub fn own_file(&mut self, mode: u32) -> io::Result<()> {
+    /// They cannot be changed.
+    pub fn permit(&self, mode: u32) -> io::Result<()> {
         let Self::Unix(_, file) = self else { return Ok(()) };
-        file.kept = false;
         std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(mode))
+    }
+
+    /// Takes the socket's file for this process's own: it is removed with the listener.
+    pub fn own_file(&mut self) {
+        if let Self::Unix(_, file) = self {
+            file.kept = false;
+        }
     }
 
     /// Something that accepts, on the event loop of the calling thread.

@@ -35,6 +35,12 @@ impl Pool {
         lock(&self.state).open == 0
     }
 
+    /// Whether the least that is to be kept is open.
+    pub fn is_warm(&self) -> bool {
+        let (state, options) = (lock(&self.state), self.options.load());
+        state.closed || state.open.saturating_sub(state.opening) >= options.min_size.min(options.size)
+    }
+
     /// Changes limits and times. What is open beyond a smaller size is closed when it is given back.
     pub fn set_options(&self, options: PoolOptions) {
         self.options.store(Arc::new(options));

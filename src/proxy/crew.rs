@@ -95,6 +95,8 @@ pub struct Order {
 #[derive(Debug)]
 pub struct Crew {
     posts: Vec<Post>,
+    /// Clients that were accepted and that no worker has seen yet.
+    arriving: AtomicUsize,
     active: AtomicUsize,
     orders: AtomicU32,
     balance: Mutex<Balance>,
@@ -136,7 +138,8 @@ impl Crew {
             }
         };
         let posts = (0..count.max(1)).map(|_| post()).collect();
-        Self { posts, active: AtomicUsize::new(1), orders: AtomicU32::new(0), balance: Mutex::default() }
+        let arriving = AtomicUsize::default();
+        Self { posts, arriving, active: AtomicUsize::new(1), orders: AtomicU32::new(0), balance: Mutex::default() }
     }
 
     /// How many workers there are.
@@ -155,9 +158,21 @@ impl Crew {
         let load = |post: &&Post| post.busy.load(Ordering::Relaxed) + post.dealt.load(Ordering::Relaxed);
         if let Some(post) = self.posts.iter().take(active).min_by_key(load) {
             post.dealt.fetch_add(1, Ordering::Relaxed);
+            self.arriving.fetch_add(1, Ordering::Relaxed);
             // It ends after whoever deals.
             let _ = post.sender.send(Arrival::Fresh(caller));
         }
+    }
+
+    /// Notes that a client that was dealt is counted among those connected, or has left.
+    pub fn seated(&self) {
+        self.arriving.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Clients that were dealt and are not counted elsewhere yet. Ask this before those that are connected: then nobody is missed
+    /// on the way from here to there.
+    pub fn arriving(&self) -> usize {
+        self.arriving.load(Ordering::Acquire)
     }
 
     /// Sends a client at rest to another worker.
@@ -428,5 +443,16 @@ mod tests {
         let end = Instant::now() + Duration::from_millis(30);
         while Instant::now() < end {}
         assert!(stopwatch.lap() > 0);
+    }
+
+    #[test]
+    fn who_was_dealt_is_arriving_until_seated() {
+        let crew = Crew::new(1);
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(crew.arriving(), 0);
+        crew.deal(Caller::Unix(here));
+        assert_eq!(crew.arriving(), 1);
+        crew.seated();
+        assert_eq!(crew.arriving(), 0);
     }
 }

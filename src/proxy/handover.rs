@@ -5,11 +5,12 @@
 //! old -> new   an offer: where it listens, with the sockets themselves (SCM_RIGHTS)
 //! new -> old   READY: what it has taken; everything that can fail is behind it
 //! old -> new   YOURS: it accepts nobody any more
+//! new -> old   OPEN: it accepts
 //! ```
 //!
-//! Nobody is turned away on the way: a socket that neither accepts at has its callers wait in the kernel's queue. Until READY
-//! the old process goes on as if nothing had been; from YOURS on it only serves the clients it has. The line stays
-//! open for as long as both live, see [`kin`](crate::proxy::kin).
+//! Nobody is turned away on the way: a socket that neither accepts at has its callers wait in the kernel's queue. Whenever the new
+//! process ends before OPEN, the old one goes on as if nothing had been; from then on it only serves the clients
+//! it has. The line stays open for as long as both live, see [`kin`](crate::proxy::kin).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,6 +26,7 @@ use crate::net::channel::Channel;
 /// What the new process says first. The number changes when the rest of the talk does.
 const TAKEOVER: &[u8] = b"pgweir takeover 1";
 const YOURS: &[u8] = b"yours";
+const OPEN: &[u8] = b"open";
 /// How long the other process is waited for where it has nothing to do.
 const AT_ONCE: Duration = Duration::from_secs(5);
 /// How long a new process may take until it is ready.
@@ -193,10 +195,19 @@ impl Sockets {
     }
 }
 
-/// Tells the new process that the sockets are its own.
-pub fn let_go(channel: &Channel) {
+/// Tells the new process that nobody accepts at the sockets any more. True when it does then; otherwise it has ended.
+pub async fn let_go(channel: &Channel) -> bool {
     if let Err(error) = channel.try_send(YOURS, &[]) {
         tracing::warn!(%error, "the process that takes over could not be told so");
+        return false;
+    }
+    matches!(channel.receive().await, Ok(Some((message, _))) if message == OPEN)
+}
+
+/// Tells the old process that this one accepts.
+pub fn open(channel: &Channel) {
+    if let Err(error) = channel.try_send(OPEN, &[]) {
+        tracing::debug!(%error, "the process before has ended already");
     }
 }
 

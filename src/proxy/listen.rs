@@ -104,10 +104,13 @@ async fn work(house: Arc<House>, home: usize) {
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some(Arrival::Fresh(caller)) => match caller.watch() {
-                    Ok(stream) => drop(tokio::spawn(house.current().serve(stream, home))),
-                    Err(error) => tracing::warn!(%error, "a client's socket cannot be used"),
-                },
+                Some(Arrival::Fresh(caller)) => {
+                    match caller.watch() {
+                        Ok(stream) => drop(tokio::spawn(house.current().serve(stream, home))),
+                        Err(error) => tracing::warn!(%error, "a client's socket cannot be used"),
+                    }
+                    house.crew.seated();
+                }
                 Some(Arrival::Moved(guest)) => match guest.settle(home) {
                     Ok(guest) => drop(tokio::spawn(guest.run(house.crew.clone(), home))),
                     Err(error) => tracing::warn!(%error, "a client's socket could not change its thread"),

@@ -104,9 +104,14 @@ impl House {
             .flat_map(|database| database.pools().into_iter().map(move |pool| (database.clone(), pool)))
     }
 
-    /// Serves one client from its first byte to its last.
-    pub async fn serve(self: Arc<Self>, stream: Stream, home: usize) {
-        let Some(seat) = self.clients.connect(self.config.limits.max_clients as usize) else {
+    /// Serves one client from its first byte to its last. It is counted from this call on, not from when the future runs.
+    pub fn serve(self: Arc<Self>, stream: Stream, home: usize) -> impl Future<Output = ()> + Send + 'static {
+        let seat = self.clients.connect(self.config.limits.max_clients as usize);
+        self.serve_at(seat, stream, home)
+    }
+
+    async fn serve_at(self: Arc<Self>, seat: Option<Seat>, stream: Stream, home: usize) {
+        let Some(seat) = seat else {
             let failure = Failure::fatal("53300", "too many clients").hint("raise limits.max_clients");
             let _ = tell(&mut Dialogue::new(stream), &failure).await;
             return;

@@ -139,18 +139,40 @@ impl Ports {
         Ok(Self { places, admin, control })
     }
 
-    /// Makes the files of sockets that were taken over this process's own.
+    /// Gives the files of sockets that were taken over the permissions that this configuration says.
     ///
     /// # Errors
-    /// Their permissions cannot be set.
-    pub fn own(&mut self, config: &Config) -> Result<()> {
-        let places = self.places.iter_mut().map(|place| (&mut place.listener, config.unix_socket_permissions.0));
-        let control = self.control.iter_mut().map(|(_, listener)| (listener, CONTROL_MODE));
+    /// They cannot be changed.
+    pub fn permit(&self, config: &Config) -> Result<()> {
+        let places = self.places.iter().map(|place| (&place.listener, config.unix_socket_permissions.0));
+        let control = self.control.iter().map(|(_, listener)| (listener, CONTROL_MODE));
         for (listener, mode) in places.chain(control) {
-            let owned = listener.own_file(mode);
-            owned.map_err(|error| Error::server(format!("{error}")).at(listener.address()))?;
+            let permitted = listener.permit(mode);
+            permitted.map_err(|error| {
+                let what = format!("the socket's permissions cannot be changed: {error}");
+                Error::server(what).at(listener.address()).hint("run as the user that the process before runs as")
+            })?;
         }
         Ok(())
+    }
+
+    /// Makes the files of sockets that were taken over this process's own.
+    pub fn own(&mut self) {
+        let places = self.places.iter_mut().map(|place| &mut place.listener);
+        places.chain(self.control.iter_mut().map(|(_, listener)| listener)).for_each(Listener::own_file);
+    }
+
+    /// Accepts clients at every place, on the event loop of the calling thread.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn open(&mut self, crew: &Arc<Crew>) -> Result<()> {
+        self.places.iter_mut().try_for_each(|place| place.open(crew))
+    }
+
+    /// Accepts nobody any more, until it is opened again; callers wait.
+    pub fn shut(&mut self) {
+        self.places.iter_mut().for_each(Place::shut);
     }
 
     /// A second descriptor of everything, for another process.

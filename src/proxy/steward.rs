@@ -21,6 +21,10 @@ use crate::proxy::renew::Order;
 use crate::proxy::system::{self, PidFile};
 use crate::web;
 
+/// How long a process that takes over waits for the connections that its pools are to keep. Longer, and servers that are
+/// down would stand in its way.
+const UNTIL_WARM: Duration = Duration::from_secs(5);
+
 /// The signals that the proxy heeds.
 struct Signals {
     interrupt: Signal,
@@ -56,6 +60,8 @@ pub(super) struct Steward {
     orders: UnboundedReceiver<Order>,
     /// A process that wants to take over, while it gets ready.
     candidate: Option<JoinHandle<Option<Successor>>>,
+    /// Hears what comes over the line to the process before.
+    hearing: Option<JoinHandle<()>>,
 }
 
 /// Why nobody is accepted any more.
@@ -70,7 +76,7 @@ impl Steward {
     /// Looks after the process of `house`, which listens at `ports`.
     pub fn new(house: Arc<House>, ports: Ports, file: Option<PathBuf>) -> Result<Self> {
         let orders = house.orders().ok_or_else(|| Error::internal("the proxy runs twice"))?;
-        Ok(Self { house, ports, file, orders, candidate: None })
+        Ok(Self { house, ports, file, orders, candidate: None, hearing: None })
     }
 
     /// Accepts clients until it is told to end, then lets them finish. Takes over from the process before first.
@@ -79,51 +85,91 @@ impl Steward {
     /// The system refuses sockets or signals, or the process before does not let go.
     pub async fn run(mut self, heritage: Option<Heritage>) -> Result<Arc<House>> {
         let mut signals = Signals::new()?;
-        if let Some(heritage) = heritage {
-            self.succeed(heritage).await?;
-        }
+        let before = match heritage {
+            Some(heritage) => self.prepare(heritage).await?,
+            None => None,
+        };
+        // Nothing waits from here to `succeed`: nobody has been accepted when something of this fails.
+        let mut admin = self.open()?;
         let pid_file = self.house.config.pid_file.as_deref().map(PidFile::write).transpose()?;
-        for place in &mut self.ports.places {
-            place.open(&self.house.crew)?;
+        if let Some(channel) = before {
+            self.succeed(channel);
+        }
+        self.ports.own();
+        for place in &self.ports.places {
             tracing::info!(address = place.listener.address(), "listening");
         }
-        let admin = self.admin()?;
         system::notify(&format!("MAINPID={}\nREADY=1", std::process::id()));
-        let at_once = match self.serve(&mut signals).await? {
-            End::Stop { at_once } => {
-                self.ports.let_go(&[]);
-                system::notify("STOPPING=1");
-                at_once
-            }
-            End::Succeeded((channel, taken)) => {
-                admin.iter().for_each(JoinHandle::abort);
-                self.ports.let_go(&taken);
-                handover::let_go(&channel);
-                self.linger(&mut signals, channel).await
+        let at_once = loop {
+            match self.serve(&mut signals).await? {
+                End::Stop { at_once } => {
+                    self.ports.let_go(&[]);
+                    system::notify("STOPPING=1");
+                    break at_once;
+                }
+                End::Succeeded((channel, taken)) => {
+                    admin.iter().for_each(JoinHandle::abort);
+                    self.ports.shut();
+                    let ended = tokio::select! {
+                        opened = handover::let_go(&channel) => !opened,
+                        () = signals.end() => {
+                            self.ports.let_go(&taken);
+                            break false;
+                        }
+                    };
+                    if ended {
+                        tracing::warn!("the process that was about to take over has ended: this one goes on");
+                        admin = self.open()?;
+                        continue;
+                    }
+                    self.ports.let_go(&taken);
+                    break self.linger(&mut signals, channel).await;
+                }
             }
         };
         if !at_once {
             self.drain(&mut signals).await;
         }
         admin.iter().for_each(JoinHandle::abort);
+        self.hearing.iter().for_each(JoinHandle::abort);
+        self.house.clients.kin.bequeath().await;
         drop(pid_file);
         Ok(self.house)
     }
 
-    /// Tells the process before that this one is ready, and keeps the line to it.
-    async fn succeed(&mut self, heritage: Heritage) -> Result<()> {
+    /// Waits for the process before to accept nobody any more, when all that takes time is done. Gives the line to it, if it
+    /// still lives.
+    async fn prepare(&mut self, heritage: Heritage) -> Result<Option<Channel>> {
+        let house = self.house.clone();
+        let warm = async {
+            while !house.pools().all(|(_, pool)| pool.is_warm()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(UNTIL_WARM, warm).await.is_err() {
+            tracing::warn!("not all connections of pool.min_size could be opened: taking over without them");
+        }
         let process = heritage.process;
         let channel = heritage.finish().await?;
-        self.ports.own(&self.house.config)?;
-        tracing::info!(process, "taken over from the process that ran before");
-        if let Some(channel) = channel {
-            let clients = self.house.clients.clone();
-            tokio::spawn(async move {
-                clients.keep_line(Arc::new(channel), Origin::Before).await;
-                tracing::info!(process, "the process that ran before has ended");
-            });
-        }
-        Ok(())
+        self.ports.permit(&self.house.config)?;
+        tracing::info!(process, "taking over from the process that ran before");
+        Ok(channel)
+    }
+
+    /// Tells the process before that this one accepts, and keeps the line to it.
+    fn succeed(&mut self, channel: Channel) {
+        handover::open(&channel);
+        let hears = self.house.clients.clone().keep_line(channel, Origin::Before);
+        self.hearing = Some(tokio::spawn(async move {
+            hears.await;
+            tracing::info!("all processes that ran before have ended");
+        }));
+    }
+
+    /// Accepts clients, and serves health and metrics.
+    fn open(&mut self) -> Result<Option<JoinHandle<()>>> {
+        self.ports.open(&self.house.crew)?;
+        self.admin()
     }
 
     /// Serves metrics and health, where an address is set.
@@ -179,7 +225,7 @@ impl Steward {
     async fn linger(&mut self, signals: &mut Signals, channel: Channel) -> bool {
         let house = self.house.clone();
         tracing::info!(clients = house.clients.count(), "another process has taken over: no new clients come here");
-        tokio::spawn(house.clients.clone().keep_line(Arc::new(channel), Origin::After));
+        tokio::spawn(house.clients.clone().keep_line(channel, Origin::After));
         tokio::select! {
             () = deserted(&house) => {
                 tracing::info!("all clients have left");
@@ -284,7 +330,7 @@ async fn readied<T>(candidate: &mut Option<JoinHandle<Option<T>>>) -> Option<T> 
 
 /// Waits until no client is left.
 async fn deserted(house: &House) {
-    while house.clients.count() > 0 {
+    while house.crew.arriving() > 0 || house.clients.count() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

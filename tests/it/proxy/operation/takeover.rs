@@ -88,6 +88,22 @@ impl Line {
         Raw::login(self.port, "app", "secret", "app", &[])
     }
 
+    /// Asks whoever listens now to cancel what this client does; returns when the answer is that it was done.
+    fn cancel(&self, raw: &Raw) {
+        let (pid, secret) = raw.key.clone();
+        let mut asking = Raw::connect(self.port);
+        asking.send(&[&[0, 0, 0, 16, 4, 210, 22, 46][..], &pid.to_be_bytes(), &secret].concat());
+        assert!(asking.try_read().is_none());
+    }
+
+    fn health(&self) -> String {
+        let mut health = std::net::TcpStream::connect(("127.0.0.1", self.admin)).unwrap();
+        std::io::Write::write_all(&mut health, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut page = String::new();
+        std::io::Read::read_to_string(&mut health, &mut page).unwrap();
+        page
+    }
+
     fn has_ended(&mut self, number: usize) -> bool {
         ends(&mut self.processes[number], Duration::from_secs(20))
     }
@@ -160,10 +176,7 @@ fn no_query_fails_while_processes_follow_one_another() {
     let mut answer = [0];
     std::io::Read::read_exact(&mut unix, &mut answer).unwrap();
     assert_eq!(&answer, b"N");
-    let mut health = std::net::TcpStream::connect(("127.0.0.1", line.admin)).unwrap();
-    std::io::Write::write_all(&mut health, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let mut page = String::new();
-    std::io::Read::read_to_string(&mut health, &mut page).unwrap();
+    let page = line.health();
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
     // The last one takes its files with it.
     kill_process(Pid::from_child(&line.processes[2]), Signal::TERM).unwrap();
@@ -214,6 +227,52 @@ fn clients_of_an_older_process_are_served_and_cancelled() {
 }
 
 #[test]
+fn a_cancel_reaches_the_oldest_when_the_one_between_has_ended() {
+    let mut line = Line::start("");
+    let mut oldest = line.client();
+    line.succeed();
+    line.succeed();
+    // It has no clients, and leaves its line to the oldest to the youngest.
+    assert!(line.has_ended(1));
+    for round in 0..10 {
+        oldest.send(&query("select pg_sleep(30)"));
+        let active = "select count(*) from pg_stat_activity where query = 'select pg_sleep(30)' and state = 'active'";
+        let mut other = line.client();
+        while other.value(active) == "0" {}
+        line.cancel(&oldest);
+        // It was done when the answer came, so that it does not hit what follows.
+        assert!(crate::proxy::raw::shown(&oldest.until_ready(1)).contains("57014"));
+        assert_eq!(oldest.value(&format!("select {round}")), round.to_string());
+    }
+    // Whoever has no key does no harm.
+    oldest.key.1[0] ^= 1;
+    oldest.send(&query("select pg_sleep(0.5)"));
+    line.cancel(&oldest);
+    assert!(!crate::proxy::raw::shown(&oldest.until_ready(1)).contains("57014"));
+}
+
+#[test]
+fn addresses_may_change_and_pools_are_warm() {
+    let mut line = Line::start("");
+    let mut held = line.client();
+    let config = std::fs::read_to_string(line.path("pgweir.yaml")).unwrap();
+    let (fresh, socket) = (free_port().unwrap(), format!(".s.PGSQL.{}", line.port));
+    let config = config.replace(&format!("\"unix:{}\"", line.dir.path().display()), &format!("127.0.0.1:{fresh}"));
+    std::fs::write(line.path("pgweir.yaml"), config.replace("pool: {", "pool: {min_size: 3, ")).unwrap();
+    assert!(line.path(&socket).exists());
+    line.succeed();
+    let count =
+        "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
+    // Asked through the old one, which has a single connection of its own.
+    assert!(held.value(count).parse::<u32>().unwrap() >= 3);
+    for port in [fresh, line.port] {
+        assert_eq!(Raw::login(port, "app", "secret", "app", &[]).value("select 1"), "1");
+    }
+    assert!(!line.path(&socket).exists());
+    assert_eq!(held.value("select 1"), "1");
+}
+
+#[test]
 fn nothing_changes_when_the_new_process_cannot_start() {
     let mut line = Line::start("");
     let mut raw = line.client();
@@ -222,6 +281,8 @@ fn nothing_changes_when_the_new_process_cannot_start() {
     for broken in [
         config.replace("password: secret", "password_file: /nowhere"),
         config.replace("listen: [", &format!("listen: [127.0.0.1:{}, ", taken.local_addr().unwrap().port())),
+        // This one finds out last, when the old process accepts nobody any more.
+        config.replace("pid_file: ", "pid_file: /nowhere"),
     ] {
         assert_ne!(broken, config);
         std::fs::write(line.path("pgweir.yaml"), &broken).unwrap();
@@ -230,7 +291,9 @@ fn nothing_changes_when_the_new_process_cannot_start() {
         assert!(!line.processes[number].wait().unwrap().success(), "{}", line.log(number));
         assert_eq!(line.client().value("select 'old'"), "old");
         assert_eq!(raw.value("select 1"), "1");
+        assert!(line.health().starts_with("HTTP/1.1 200"));
     }
+    assert!(line.log(0).contains("this one goes on"), "{}", line.log(0));
     let socket = format!(".s.PGSQL.{}", line.port);
     assert!(line.path(&socket).exists() && line.path("takeover").exists());
     let pid = std::fs::read_to_string(line.path("pid")).unwrap();
