@@ -79,11 +79,21 @@ def connect(port, user="bench", password="secret", database="bench", timeout=30)
     return sock
 
 
+def is_ready(data):
+    """Whether whole messages up to ReadyForQuery have come; a notice may follow, as when the server is stopped."""
+    at = 0
+    while len(data) >= at + 5:
+        if data[at:at + 1] == b"Z":
+            return len(data) >= at + 6
+        at += 1 + struct.unpack("!i", data[at + 1:at + 5])[0]
+    return False
+
+
 def answer(sock, sql):
     """Sends a query and reads up to ReadyForQuery; gives the bytes of the answer."""
     sock.sendall(query(sql))
     data = b""
-    while not data.endswith(b"Z\0\0\0\x05I"):
+    while not is_ready(data):
         more = sock.recv(65536)
         if not more:
             raise ConnectionError("closed during a query")
