@@ -33,6 +33,9 @@ settings! {
         auth_query: Option<AuthQuery> = absent,
         /// Clients of this database connected at once; the next one is refused with SQLSTATE 53300.
         max_clients: Option<u32> = absent,
+        /// Connections to each server at most, of all users together; `0`: no limit but `pool.size` of each. Who needs one more waits,
+        /// and unused ones of other users are closed for it.
+        max_connections: u32 = "0",
         /// Connections to each server.
         pool: Pool = "{}",
         /// For `*`: databases that are served at once without being named; the next one is refused with SQLSTATE 53300, unless
@@ -96,6 +99,8 @@ settings! {
         idle_timeout: Duration = "10m",
         /// Age at which a connection is closed when it is next unused; `0`: it gets as old as it likes.
         lifetime: Duration = "1h",
+        /// Whether a connection serves one client after another; otherwise it is closed when it is given back.
+        reuse: bool = "true",
         /// Prepared statements kept on each server connection; the least recently used goes first.
         prepared_statements: u32 = "500",
     }

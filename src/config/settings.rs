@@ -62,6 +62,9 @@ settings! {
         password: Secret = required,
         /// Clients of this user connected at once; the next one is refused with SQLSTATE 53300.
         max_clients: Option<u32> = absent,
+        /// Connections to each server at most that log in there as this user, of all databases together;
+        /// `limits.max_user_connections` unless given.
+        max_connections: Option<u32> = absent,
         /// Where this user's reads go in databases with replicas.
         reads: Reads = "balanced",
     }
@@ -133,6 +136,9 @@ settings! {
     pub struct Limits {
         /// Clients connected at once; the next one is refused with SQLSTATE 53300.
         max_clients: u32 = "10000",
+        /// Connections to each server at most as one user, of all databases together; `0`: no limit. Who needs one more
+        /// waits, and unused ones of other databases are closed for it. Each shard counts as a server of its own.
+        max_user_connections: u32 = "0",
         /// Clients that are about to log in, at once, and never more than half of `max_clients`. When one more comes, the one
         /// that has taken longest is disconnected.
         max_logins: u32 = "5000",

@@ -21,6 +21,11 @@ impl Interned {
         all.push(Arc::downgrade(pool));
     }
 
+    /// All pools there are.
+    pub(super) fn pools(&self) -> Vec<Arc<Pool>> {
+        lock(&self.pools.0).iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// The pools of connections to `database` at the same address as `server`.
     pub fn pools_of(&self, server: &ServerTarget, database: &str) -> Vec<Arc<Pool>> {
         let all = lock(&self.pools.0);

@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use crate::net::connect::{Link, ServerTarget, connect};
 use crate::wire::message::Failure;
 
+pub mod cap;
 mod circuit;
 mod date_style;
 mod drawn;
@@ -38,6 +39,7 @@ pub mod shape;
 pub mod statements;
 pub mod watch;
 
+use cap::{Permit, Share};
 use circuit::Failing;
 use roll::Roll;
 use server::{CancelTarget, ServerConn, ServerState};
@@ -64,12 +66,16 @@ pub struct PoolOptions {
     pub idle_timeout: Duration,
     /// Connections are closed after this, once they are idle.
     pub lifetime: Duration,
+    /// A connection serves one client after another.
+    pub reuse: bool,
     /// Most prepared statements on one connection.
     pub statements: usize,
     /// Workers that share the pool.
     pub workers: usize,
     /// The server is one of several, of which clients shall not notice whether it is the primary.
     pub has_replicas: bool,
+    /// Limits that it shares with other pools.
+    pub shares: Arc<[Share]>,
 }
 
 /// The connections to one server under one account.
@@ -97,6 +103,7 @@ pub struct Interned {
     /// What clients have prepared.
     pub statements: Interner<Statement>,
     pools: leave::Registry,
+    caps: cap::Caps,
 }
 
 #[derive(Debug)]
@@ -112,6 +119,8 @@ struct State {
     paused: bool,
     /// Set while no connection is open and none can be opened.
     failing: Option<Failing>,
+    /// More could be opened if a limit did not forbid it that is shared with other pools.
+    contends: bool,
     /// Nothing is kept idle until then.
     quiet_until: Option<Instant>,
 }
@@ -179,6 +188,7 @@ impl Pool {
             closed: false,
             paused: false,
             failing: None,
+            contends: false,
             quiet_until: None,
         };
         let pool = Arc::new(Self {
@@ -208,7 +218,7 @@ impl Pool {
                 _ if state.paused => None,
                 None => state.pop_idle(home),
                 Some(drawn) => {
-                    let may_grow = self.may_open(&state) && state.may_try();
+                    let may_grow = self.may_open(&state) && state.may_try() && self.has_room();
                     state.pop_drawn(home, drawn, may_grow)
                 }
             };
@@ -230,9 +240,9 @@ impl Pool {
         if conn.home == home {
             return Some(conn);
         }
-        let ServerConn { stream, state, cancel, opened, released, .. } = *conn;
+        let ServerConn { stream, state, cancel, opened, released, permit, .. } = *conn;
         match stream.rehome() {
-            Ok(stream) => Some(Box::new(ServerConn { stream, home, state, cancel, opened, released })),
+            Ok(stream) => Some(Box::new(ServerConn { stream, home, state, cancel, opened, released, permit })),
             Err(error) => {
                 tracing::warn!(server = ?self.target, %error, "a server connection could not change its thread");
                 self.forget();
@@ -252,17 +262,29 @@ impl Pool {
     /// Opens connections while there are more waiters than are being opened, up to the pool's size.
     fn grow(self: &Arc<Self>, state: &mut State, home: usize) {
         while state.opening < state.waiters.len() && self.may_open(state) && state.may_try() {
-            state.open += 1;
-            state.opening += 1;
-            tokio::spawn(self.clone().open(home));
+            let contended = state.contends;
+            let Some(permit) = self.permit(state) else {
+                if !contended {
+                    tokio::spawn(self.clone().clear_the_way(home));
+                }
+                return;
+            };
+            self.begin(state, home, permit);
         }
+        self.contend_no_more(state);
+    }
+
+    fn begin(self: &Arc<Self>, state: &mut State, home: usize, permit: Permit) {
+        state.open += 1;
+        state.opening += 1;
+        tokio::spawn(self.clone().open(home, permit));
     }
 
     fn may_open(&self, state: &State) -> bool {
         state.open < self.options.load().size && !state.closed && !state.paused
     }
 
-    async fn open(self: Arc<Self>, home: usize) {
+    async fn open(self: Arc<Self>, home: usize, permit: Permit) {
         let (epoch, started) = (self.roll.epoch(), Instant::now());
         let result = connect(&self.target).await;
         let pause = {
@@ -280,7 +302,7 @@ impl Pool {
             }
         };
         if let Ok(link) = result {
-            self.release(self.adopt(link, home, epoch));
+            self.lend(self.adopt(link, home, epoch, permit), &self.options.load());
         }
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
@@ -288,7 +310,7 @@ impl Pool {
         }
     }
 
-    fn adopt(&self, link: Link, home: usize, epoch: u64) -> Box<ServerConn> {
+    fn adopt(&self, link: Link, home: usize, epoch: u64, permit: Permit) -> Box<ServerConn> {
         let cancel = Arc::new(CancelTarget::new(self.target.clone(), &link, epoch));
         self.roll.enter(&cancel);
         let mut reported = link.parameters;
@@ -315,18 +337,31 @@ impl Pool {
             cancel,
             opened: now,
             released: now,
+            permit,
         })
     }
 
     /// Gives a clean connection to the next waiter or puts it away. Its state must be known to be clean.
     pub fn release(self: &Arc<Self>, mut conn: Box<ServerConn>) {
-        let now = Instant::now();
-        conn.released = now;
-        if now.duration_since(conn.opened) > self.options.load().lifetime || self.roll.is_outdated(&conn) {
+        let options = self.options.load();
+        if !options.reuse {
+            return self.discard(conn);
+        }
+        conn.released = Instant::now();
+        self.lend(conn, &options);
+    }
+
+    fn lend(self: &Arc<Self>, conn: Box<ServerConn>, options: &PoolOptions) {
+        let now = conn.released;
+        if now.duration_since(conn.opened) > options.lifetime || self.roll.is_outdated(&conn) {
             return self.discard(conn);
         }
         let mut state = lock(&self.state);
-        if state.closed || state.paused || state.open > self.options.load().size {
+        if state.closed || state.paused || state.open > options.size {
+            drop(state);
+            return self.discard(conn);
+        }
+        if self.gives_way(state.waiters.front()) {
             drop(state);
             return self.discard(conn);
         }
@@ -360,6 +395,7 @@ impl Pool {
     /// Counts a connection as gone that was dropped on its way; another is opened if one is waited for.
     fn lost(self: &Arc<Self>, home: usize) {
         self.forget();
+        self.let_contenders_grow(home);
         self.grow(&mut lock(&self.state), home);
     }
 
@@ -379,7 +415,11 @@ impl Pool {
                 "53300",
                 format!("no server connection became free within {} s", options.wait_timeout.as_secs_f32()),
             )
-            .hint("raise pool.size or pool.wait_timeout, or shorten transactions");
+            .hint(if state.contends {
+                "max_connections of the database or of the user are open: raise it or pool.wait_timeout, or shorten transactions"
+            } else {
+                "raise pool.size or pool.wait_timeout, or shorten transactions"
+            });
             let limit = options.wait_timeout;
             state.waiters.retain(|waiter| waiter.since.elapsed() < limit || !waiter.give(Err(failure.clone())));
             let mut spare = state.open.saturating_sub(options.min_size);
@@ -394,6 +434,9 @@ impl Pool {
                 }));
             }
             self.grow(&mut state, home);
+            if state.contends {
+                tokio::spawn(self.clone().clear_the_way(home));
+            }
             if home == 0 {
                 self.keep_up(&mut state, &options);
             }
@@ -408,6 +451,7 @@ impl Pool {
         let idle: Vec<_> = {
             let mut state = lock(&self.state);
             state.closed = true;
+            self.contend_no_more(&mut state);
             state.idle.iter_mut().flat_map(std::mem::take).collect()
         };
         for mut conn in idle {

@@ -52,9 +52,8 @@ impl Pool {
             return;
         }
         while state.open < options.min_size.min(options.size) && !state.closed && !state.paused {
-            state.open += 1;
-            state.opening += 1;
-            tokio::spawn(self.clone().open(0));
+            let Some(permit) = self.permit(state) else { return };
+            self.begin(state, 0, permit);
         }
     }
 }

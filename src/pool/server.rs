@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::net::connect::{ConnectError, Link, ServerTarget, cancel};
 use crate::net::stream::{Ends, Stream};
+use crate::pool::cap::Permit;
 use crate::pool::roll::Roll;
 use crate::pool::settings::{Reported, Settings};
 use crate::pool::statements::Prepared;
@@ -28,6 +29,8 @@ pub struct ServerConn {
     pub opened: Instant,
     /// When it was last given back.
     pub released: Instant,
+    /// Counts it among those that there may be.
+    pub permit: Permit,
 }
 
 /// Several clients have drawn from sequences.

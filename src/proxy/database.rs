@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::net::connect::ServerTarget;
 use crate::net::prove::{Binding, Secret, Wallet};
 use crate::net::tls::{self, IdentityFiles, ServerTls, Verify};
+use crate::pool::cap::{Counted, Share};
 use crate::pool::lane::Lane;
 use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
@@ -45,6 +46,8 @@ pub struct Database {
     pub name: String,
     /// Its settings.
     pub config: Settings,
+    /// Most connections to a server as one user, by name and for all others.
+    most: (HashMap<String, u32>, u32),
     /// One per server, and per user where the server's URL names none.
     pools: Mutex<HashMap<(usize, String), Arc<Pool>>>,
     /// What servers report to a session of this role with these settings.
@@ -89,6 +92,10 @@ impl Database {
         let mut database = Self {
             name: name.to_owned(),
             config: settings.clone(),
+            most: {
+                let given = config.users.iter().filter_map(|(name, user)| Some((name.clone(), user.max_connections?)));
+                (given.collect(), config.limits.max_user_connections)
+            },
             pools: Mutex::default(),
             greetings: Mutex::default(),
             lookup: None,
@@ -163,7 +170,7 @@ impl Database {
             }
             return Ok(pool.clone());
         }
-        let pool = Pool::new(self.target(url, role, secret)?, self.options(), self.interned.clone());
+        let pool = Pool::new(self.target(url, role, secret)?, self.options(server, role), self.interned.clone());
         if self.paused.load(Ordering::SeqCst) {
             pool.pause();
         }
@@ -211,7 +218,23 @@ impl Database {
         lock(&self.pools).values().cloned().collect()
     }
 
-    pub(super) fn options(&self) -> PoolOptions {
+    /// Limits on connections to server number `server` as `role`.
+    fn shares(&self, server: usize, role: &str) -> Arc<[Share]> {
+        let address = self.config.servers().nth(server).map(|(_, url)| url.address()).unwrap_or_default();
+        // A transaction has a connection to each shard: where two are on one server, they must not wait for each other.
+        let address = if self.config.is_sharded() { format!("{address}, {}, {server}", self.name) } else { address };
+        let limit = |most: u32| if most == 0 { usize::MAX } else { most as usize };
+        let (by_name, others) = &self.most;
+        let database = Counted::Database(self.name.clone(), address.clone());
+        let user = Counted::User(role.to_owned(), address);
+        [
+            Share { counted: database, limit: limit(self.config.max_connections) },
+            Share { counted: user, limit: limit(by_name.get(role).copied().unwrap_or(*others)) },
+        ]
+        .into()
+    }
+
+    pub(super) fn options(&self, server: usize, role: &str) -> PoolOptions {
         let pool = &self.config.pool;
         PoolOptions {
             size: pool.size as usize,
@@ -221,9 +244,11 @@ impl Database {
             connect_patience: Duration::from_secs(2).min(unlimited_if_zero(pool.wait_timeout) * 3 / 4),
             idle_timeout: unlimited_if_zero(pool.idle_timeout),
             lifetime: unlimited_if_zero(pool.lifetime),
+            reuse: pool.reuse,
             statements: pool.prepared_statements as usize,
             workers: self.workers,
             has_replicas: !self.config.replicas.is_empty(),
+            shares: self.shares(server, role),
         }
     }
 

@@ -266,8 +266,8 @@ impl Database {
         if old.is_none() {
             return;
         }
-        for (server, _, pool) in self.listed_pools() {
-            pool.set_options(self.options());
+        for (server, role, pool) in self.listed_pools() {
+            pool.set_options(self.options(server, &role));
             let password = self.config.servers().nth(server).and_then(|(_, url)| url.password.as_ref());
             if let Some(Ok(password)) = password.map(|secret| secret.resolve()) {
                 pool.target.wallet.renew(&crate::net::prove::Secret::Password(password));

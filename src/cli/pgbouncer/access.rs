@@ -131,13 +131,47 @@ fn from_file(source: &mut Source<'_>, out: &mut String) {
     }
 }
 
-/// Writes the users.
-pub(super) fn write_users(users: &Users, out: &mut String) {
+/// Writes the users, with what `[users]` says of them.
+pub(super) fn write_users(source: &mut Source<'_>, users: &Users, out: &mut String) {
+    for entry in source.entries.iter().filter(|entry| entry.section == "users") {
+        if !users.contains_key(&entry.key) {
+            source.note(format!(
+                "[users] {}: it has no password in auth_file, without which it has no settings here ({})",
+                entry.key, entry.place
+            ));
+        }
+    }
     if users.is_empty() {
+        if source.given("max_user_client_connections").is_some() {
+            source.note("max_user_client_connections: it can be given for users that are named in the file only");
+        }
         return;
     }
     out.push_str("users:\n");
     for (name, secret) in users {
-        let _ = writeln!(out, "  {}: {{password: {}}}", quote(name), quote(secret));
+        let more = settings_of(source, name);
+        let _ = writeln!(out, "  {}: {{password: {}{more}}}", quote(name), quote(secret));
     }
+}
+
+/// One line of `[users]`, and what `[pgbouncer]` says for each user.
+fn settings_of(source: &mut Source<'_>, name: &str) -> String {
+    let mut most = source.given("max_user_client_connections").map(str::to_owned);
+    let (mut connections, mut text) = (None, String::new());
+    let entry = source.entries.iter().find(|entry| entry.section == "users" && entry.key == name);
+    for (key, value) in entry.and_then(|entry| ini::parameters(&entry.value)).unwrap_or_default() {
+        match key.as_str() {
+            "max_user_connections" => connections = Some(value),
+            "max_user_client_connections" => most = Some(value),
+            _ => source.note(format!("[users] {name}: {key}={value}: there is no such setting for single users")),
+        }
+    }
+    if let Some(most) = most.map(|most| source.number("max_user_client_connections", &most, 0)).filter(|&most| most > 0)
+    {
+        text.push_str(&format!(", max_clients: {most}"));
+    }
+    if let Some(connections) = connections {
+        text.push_str(&format!(", max_connections: {}", source.number("max_user_connections", &connections, 0)));
+    }
+    text
 }

@@ -71,6 +71,15 @@ const READ: &[&str] = &[
     "reserve_pool_size",
     "reserve_pool_timeout",
     "max_client_conn",
+    "max_user_connections",
+    "max_db_connections",
+    "max_db_client_connections",
+    "max_user_client_connections",
+    "query_timeout",
+    "idle_transaction_timeout",
+    "transaction_timeout",
+    "client_idle_timeout",
+    "autodb_idle_timeout",
     "server_lifetime",
     "server_idle_timeout",
     "server_connect_timeout",
@@ -145,7 +154,7 @@ pub(super) fn convert(path: &Path, entries: &[Entry]) -> (String, Vec<String>) {
     tls(&mut source, &mut out);
     limits(&mut source, &mut out);
     access::rules(&mut source, &mut out);
-    access::write_users(&users, &mut out);
+    access::write_users(&mut source, &users, &mut out);
     database::all(&mut source, &users, &mut out);
     leftovers(&mut source);
     (out, source.notes)
@@ -219,6 +228,22 @@ fn limits(source: &mut Source<'_>, out: &mut String) {
     let clients = source.number("max_client_conn", clients, 100);
     let login = source.time("client_login_timeout", "60");
     let _ = writeln!(out, "limits:\n  max_clients: {}\n  login_timeout: {login}", clients.max(1));
+    let connections = source.or("max_user_connections", "0");
+    let connections = source.number("max_user_connections", connections, 0);
+    if connections > 0 {
+        let _ = writeln!(out, "  max_user_connections: {connections}");
+    }
+    for (setting, theirs) in [
+        ("query_timeout", "query_timeout"),
+        ("idle_in_transaction_timeout", "idle_transaction_timeout"),
+        ("transaction_timeout", "transaction_timeout"),
+        ("client_idle_timeout", "client_idle_timeout"),
+    ] {
+        if source.given(theirs).is_some() {
+            let time = source.time(theirs, "0");
+            let _ = writeln!(out, "  {setting}: {time}");
+        }
+    }
     if let Some(size) = source.given("max_packet_size") {
         match size.parse::<u64>() {
             Ok(bytes) if bytes > 0 => {
@@ -236,10 +261,7 @@ fn leftovers(source: &mut Source<'_>) {
         match entry.section.as_str() {
             "pgbouncer" => {}
             "databases" => continue,
-            "users" => {
-                source.notes.push(format!("[users] {key}: there are no settings for single users ({})", entry.place));
-                continue;
-            }
+            "users" => continue,
             "peers" => {
                 source.notes.push(format!("[peers] {key}: cancel requests find their process without peers"));
                 continue;

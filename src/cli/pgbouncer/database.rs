@@ -15,6 +15,8 @@ const KNOWN: &[&str] = &[
     "user",
     "password",
     "pool_size",
+    "max_db_connections",
+    "max_db_client_connections",
     "min_pool_size",
     "pool_mode",
     "auth_user",
@@ -68,6 +70,15 @@ pub(super) fn all(source: &mut Source<'_>, users: &Users, out: &mut String) {
             if entry.key == "*" {
                 let time = source.time("autodb_idle_timeout", "3600");
                 let _ = writeln!(out, "    unused_timeout: {time}");
+            }
+            for (setting, theirs) in
+                [("max_connections", "max_db_connections"), ("max_clients", "max_db_client_connections")]
+            {
+                let most = line.get(theirs).or_else(|| source.given(theirs)).unwrap_or("0");
+                let most = source.number(theirs, most, 0);
+                if most > 0 {
+                    let _ = writeln!(out, "    {setting}: {most}");
+                }
             }
             auth_query(source, users, &line, out);
             pool(source, &line, out);
@@ -201,6 +212,10 @@ fn pool(source: &mut Source<'_>, line: &Line<'_>, out: &mut String) {
         ("lifetime", "server_lifetime", "3600"),
     ] {
         let time = source.time(theirs, default);
+        if setting == "lifetime" && time == "0" {
+            out.push_str("      reuse: false\n");
+            continue;
+        }
         let _ = writeln!(out, "      {setting}: {time}");
     }
     if let Some(count) = source.given("max_prepared_statements") {

@@ -4,7 +4,7 @@
 //! command   text -> what it asks for
 //! talk      messages -> commands to run, answers -> messages; without I/O
 //! console   the socket of one client
-//!   show    what SHOW shows of the house: tables of rows
+//!   show    what SHOW shows of the house: tables of rows (`configured`, `stats`)
 //!   act     what changes the house: PAUSE, KILL, RELOAD, ..
 //! ```
 //!
@@ -13,6 +13,7 @@
 
 mod act;
 mod command;
+mod configured;
 mod console;
 mod show;
 mod stats;

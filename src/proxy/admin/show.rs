@@ -10,6 +10,7 @@ use crate::net::stream::Ends;
 use crate::pool::Pool;
 use crate::pool::roll::Member;
 use crate::proxy::admin::command::{Show, help};
+use crate::proxy::admin::configured;
 use crate::proxy::admin::stats::{self, Columns};
 use crate::proxy::admin::table::{Table, Value};
 use crate::proxy::admin::talk::Answer;
@@ -51,8 +52,8 @@ pub fn show(house: &House, what: Show) -> Answer {
         Show::Sockets => sockets(house, false),
         Show::ActiveSockets => sockets(house, true),
         Show::Pools => pools(house),
-        Show::Databases => databases(house),
-        Show::Users => users(house),
+        Show::Databases => configured::databases(house),
+        Show::Users => configured::users(house),
         Show::Pins => pins(house),
         Show::Stats => stats::stats(house, Columns::Both),
         Show::StatsTotals => stats::stats(house, Columns::Totals),
@@ -99,7 +100,7 @@ fn pointer(kind: char, id: u64) -> String {
 }
 
 /// All databases by name, with their pools.
-fn all_pools(house: &House) -> Vec<(Arc<Database>, usize, Arc<Pool>)> {
+pub(super) fn all_pools(house: &House) -> Vec<(Arc<Database>, usize, Arc<Pool>)> {
     let pools = |database: &'_ Arc<Database>| database.numbered_pools();
     house
         .all_databases()
@@ -172,12 +173,16 @@ fn server_row(database: &Database, pool: &Pool, member: &Member, client: Option<
 
 fn servers(house: &House) -> Table {
     let mut table = Table::new(&SOCKET);
+    table.columns.extend(Table::new(&["role"]).columns);
     let clients = house.clients.all();
-    for (database, _, pool) in all_pools(house) {
+    for (database, server, pool) in all_pools(house) {
+        let role = configured::role(&database, server);
         for member in pool.members() {
             let serves = |client: &&Arc<Client>| client.served_by().is_some_and(|by| Arc::ptr_eq(&by, &member.target));
             let client = clients.iter().find(serves);
-            table.rows.push(server_row(&database, &pool, &member, client.map(Arc::as_ref)));
+            let mut row = server_row(&database, &pool, &member, client.map(Arc::as_ref));
+            row.push(role.clone().into());
+            table.rows.push(row);
         }
     }
     table
@@ -185,7 +190,8 @@ fn servers(house: &House) -> Table {
 
 fn sockets(house: &House, active: bool) -> Table {
     let mut table = clients(house);
-    table.rows.extend(servers(house).rows);
+    let servers = servers(house).rows.into_iter().map(|row| row.into_iter().take(SOCKET.len()).collect());
+    table.rows.extend(servers);
     let more =
         Table::new(&["#recv_pos", "#pkt_pos", "#pkt_remain", "#send_pos", "#send_remain", "#pkt_avail", "#send_avail"]);
     if active {
@@ -280,97 +286,6 @@ fn pins(house: &House) -> Table {
             reasons.join(", ").into(),
             server.as_ref().map(|target| pointer('S', target.id)).unwrap_or_default().into(),
             server.map(|target| target.pid).into(),
-        ]);
-    }
-    table
-}
-
-fn databases(house: &House) -> Table {
-    let mut table = Table::new(&[
-        "name",
-        "host",
-        "#port",
-        "database",
-        "force_user",
-        "#pool_size",
-        "#min_pool_size",
-        "#reserve_pool_size",
-        "#server_lifetime",
-        "pool_mode",
-        "load_balance_hosts",
-        "#max_connections",
-        "#current_connections",
-        "#max_client_connections",
-        "#current_client_connections",
-        "#paused",
-        "#disabled",
-        "server",
-    ]);
-    let clients = house.clients.all();
-    for database in house.all_databases() {
-        let pools = database.numbered_pools();
-        let count = clients.iter().filter(|client| *client.about.database == *database.name).count();
-        for (number, (server, url)) in database.config.servers().enumerate() {
-            let open: usize =
-                pools.iter().filter(|(server, _)| *server == number).map(|(_, pool)| pool.counts().open).sum();
-            let pool = &database.config.pool;
-            table.row([
-                database.name.clone().into(),
-                url.host.clone().into(),
-                url.port.into(),
-                url.database.clone().unwrap_or_else(|| database.name.clone()).into(),
-                url.user.clone().into(),
-                pool.size.into(),
-                Value::Number(0),
-                Value::Number(0),
-                pool.lifetime.as_secs().into(),
-                pool.mode.word().into(),
-                Value::Null,
-                Value::Number(0),
-                open.into(),
-                Value::Number(0),
-                count.into(),
-                database.paused.load(Ordering::Relaxed).into(),
-                database.disabled.load(Ordering::Relaxed).into(),
-                server.into(),
-            ]);
-        }
-    }
-    table
-}
-
-fn users(house: &House) -> Table {
-    let mut table = Table::new(&[
-        "name",
-        "#pool_size",
-        "#reserve_pool_size",
-        "pool_mode",
-        "#max_user_connections",
-        "#current_connections",
-        "#max_user_client_connections",
-        "#current_client_connections",
-        "console",
-    ]);
-    let clients = house.clients.all();
-    let pools = all_pools(house);
-    for name in house.config.users.keys() {
-        let open: usize =
-            pools.iter().filter(|(_, _, pool)| pool.target.user == *name).map(|(_, _, pool)| pool.counts().open).sum();
-        let console = match () {
-            () if house.config.admin_users.contains(name) => "admin",
-            () if house.config.stats_users.contains(name) => "stats",
-            () => "",
-        };
-        table.row([
-            name.clone().into(),
-            Value::Null,
-            Value::Null,
-            Value::Null,
-            Value::Number(0),
-            open.into(),
-            Value::Number(0),
-            clients.iter().filter(|client| *client.about.user == **name).count().into(),
-            console.into(),
         ]);
     }
     table

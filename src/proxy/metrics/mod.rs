@@ -8,6 +8,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::pool::fleet::{Health, ServerStatus};
 use crate::pool::{Pool, PoolCounts};
 use crate::proxy::database::Database;
 use crate::proxy::login::House;
@@ -23,6 +24,7 @@ pub(super) fn metrics(house: &House) -> String {
     text.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     clients(house, &mut text);
     pools(&databases, &mut text);
+    servers(&databases, &mut text);
     let totals: Vec<_> = databases.iter().map(|database| (database.name.as_str(), database.meter.totals())).collect();
     queries(&totals, &mut text);
     times(&totals, &mut text);
@@ -86,6 +88,43 @@ fn pools(databases: &[Arc<Database>], text: &mut Exposition) {
             let server = format!("{}:{}", pool.target.host, pool.target.port);
             let labels = [("database", *database), ("server", server.as_str()), ("user", pool.target.user.as_str())];
             text.sample(&labels, value(pool, counts));
+        }
+    }
+}
+
+/// The servers of databases that have replicas.
+fn servers(databases: &[Arc<Database>], text: &mut Exposition) {
+    let statuses = |database: &'_ Arc<Database>| database.servers.as_ref().map(|servers| servers.status());
+    let all: Vec<(&str, Vec<ServerStatus>)> =
+        databases.iter().filter_map(|database| Some((database.name.as_str(), statuses(database)?))).collect();
+    type Value = fn(&ServerStatus) -> Option<f64>;
+    let metrics: [(&str, &str, Value); 5] = [
+        ("pgweir_server_up", "Whether a server answered when it was last asked.", |status| match status.health {
+            Health::Unknown => None,
+            Health::Up => Some(1.0),
+            Health::Down => Some(0.0),
+        }),
+        ("pgweir_server_primary", "Whether writes go to a server.", |status| {
+            Some(f64::from(u8::from(status.is_primary)))
+        }),
+        ("pgweir_server_readable", "Whether reads go to a server as a replica.", |status| {
+            Some(f64::from(u8::from(status.is_readable)))
+        }),
+        ("pgweir_replica_lag_seconds", "How long a replica is behind.", |status| {
+            status.lag.map(|(time, _)| time.as_secs_f64())
+        }),
+        ("pgweir_replica_lag_bytes", "How much of the log a replica has yet to replay.", |status| {
+            status.lag.map(|(_, bytes)| bytes as f64)
+        }),
+    ];
+    for (name, help, value) in metrics {
+        text.metric(name, "gauge", help);
+        for (database, statuses) in &all {
+            for status in statuses {
+                if let Some(value) = value(status) {
+                    text.sample(&[("database", database), ("server", &status.address)], value);
+                }
+            }
         }
     }
 }

@@ -142,3 +142,18 @@ fn the_text_is_valid_whatever_things_are_called() {
     house.clients.stop();
     assert_eq!(unready(&house), ["the proxy is shutting down"]);
 }
+
+#[test]
+fn servers_that_hold_the_same_data_are_told_apart() {
+    let text = "users: {u: {password: s}}\ndatabases: {d: {primary: \"postgres://u@127.0.0.1:1/d\", \
+                replicas: [\"postgres://u@127.0.0.1:2/d\"]}}";
+    let house = House::new(crate::config::parse(text, "t").unwrap(), 1).unwrap();
+    let samples = read(&metrics(&house));
+    let of = |name: &str, server: &str| {
+        samples.iter().find(|(full, labels, _)| full == name && labels["server"] == server).map(|found| found.2)
+    };
+    assert_eq!(of("pgweir_server_readable", "127.0.0.1:2"), Some(0.0));
+    assert!(of("pgweir_server_primary", "127.0.0.1:1").is_some());
+    // Nobody has asked them yet.
+    assert_eq!(of("pgweir_server_up", "127.0.0.1:2"), None);
+}

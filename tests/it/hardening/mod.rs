@@ -17,6 +17,7 @@ mod mutation;
 mod preauth;
 mod sentinel;
 mod sqltext;
+mod storm;
 mod vanishing;
 
 use std::io::Read;

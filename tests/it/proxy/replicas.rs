@@ -33,7 +33,7 @@ impl Fleet {
         let standbys: Vec<Cluster> = (0..standbys).map(|_| primary.standby(&Options::default()).unwrap()).collect();
         let urls: Vec<String> = standbys.iter().map(server).collect();
         let proxy = Proxy::start(&format!(
-            "users: {{app: {{password: secret}}, eve: {{password: other, reads: primary}}}}\ndatabases:\n  app:\n    \
+            "admin_users: [app]\nusers: {{app: {{password: secret}}, eve: {{password: other, reads: primary}}}}\ndatabases:\n  app:\n    \
              primary: \"{}\"\n    replicas: {urls:?}\n    check_interval: 20ms\n    pool: {{size: 4, wait_timeout: 10s}}\n    {more}\n",
             server(&primary)
         ));
@@ -108,6 +108,12 @@ fn proven_reads_go_to_a_replica_and_nothing_else_does() {
     let settings = [("default_transaction_isolation", "serializable")];
     let mut strict = Raw::login(fleet.proxy.port(), "app", "secret", "app", &settings);
     assert!((0..5).all(|_| strict.value("select here()") == primary));
+    // The console says which is which.
+    let mut console = Raw::login(fleet.proxy.port(), "app", "secret", "pgweir", &[]);
+    let shown = console.query("show databases");
+    assert!(shown.contains(",primary,up,0,") && shown.contains(",replica,up,1,"), "{shown}");
+    let shown = console.query("show servers");
+    assert!([",primary ", ",replica "].iter().all(|role| shown.contains(role)), "{shown}");
 }
 
 #[test]
