@@ -17,7 +17,7 @@ in turn, and says how long after the server is there again the first answer, and
 
 Needs: postgresql, pgbench, for --recovery pgbouncer, and a release build of pgweir. Traffic stays on 127.0.0.1.
 """
-import argparse, itertools, json, os, random, socket, statistics, struct, subprocess, sys, threading, time
+import argparse, itertools, json, os, random, select, socket, statistics, struct, subprocess, sys, threading, time
 
 import client
 from proxy import Bench, find_bin, resident_kib, unprivileged
@@ -193,10 +193,14 @@ def cancels(load):
         try:
             sock, key = keyed(load.port)
             sock.sendall(client.query("select pg_sleep(60)"))
-            time.sleep(0.05)
-            with socket.create_connection(("127.0.0.1", load.port)) as other:
-                other.sendall(struct.pack("!ii", 8 + len(key), 80877102) + key)
-                other.recv(1)
+            # Again where it came before the query, as it then means nothing.
+            for _ in range(20):
+                time.sleep(0.05)
+                with socket.create_connection(("127.0.0.1", load.port)) as other:
+                    other.sendall(struct.pack("!ii", 8 + len(key), 80877102) + key)
+                    other.recv(1)
+                if select.select([sock], [], [], 1)[0]:
+                    break
             got = frames(sock)
             if not any(tag == b"E" and b"57014" in body for tag, body in got):
                 raise Wrong(f"cancel: {got}")

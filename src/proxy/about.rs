@@ -31,9 +31,10 @@ pub struct Activity {
     waiting: AtomicU64,
     killed: AtomicBool,
     cancelled: AtomicBool,
-    /// What it waits with is to be cancelled.
-    unwanted: AtomicBool,
 }
+
+/// Marks a time since which a client waits whose statement is to be cancelled.
+const UNWANTED: u64 = 1 << 63;
 
 impl Activity {
     /// Notes a request.
@@ -43,20 +44,23 @@ impl Activity {
 
     /// Notes that it waits for a server connection since then; 0 when it does no more.
     pub fn waits(&self, since: u64) {
-        self.unwanted.store(false, Ordering::Relaxed);
-        self.waiting.store(since, Ordering::Relaxed);
+        self.waiting.store(since, Ordering::SeqCst);
     }
 
     /// Cancels the statement with which it waits for a server connection; false when it does not wait.
     pub fn cancel_waiting(&self) -> bool {
-        let waits = self.waiting.load(Ordering::Relaxed) > 0;
-        self.unwanted.fetch_or(waits, Ordering::Relaxed);
-        waits
+        let mark = |since| (since > 0).then_some(since | UNWANTED);
+        self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, mark).is_ok()
     }
 
     /// Whether that was asked for since it began to wait.
     pub fn is_unwanted(&self) -> bool {
-        self.unwanted.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::SeqCst) & UNWANTED != 0
+    }
+
+    /// Notes that it has a server connection; true when its statement was cancelled before.
+    pub fn stops_waiting(&self) -> bool {
+        self.waiting.swap(0, Ordering::SeqCst) & UNWANTED != 0
     }
 
     /// When its last request came, if there was one.
@@ -67,7 +71,7 @@ impl Activity {
 
     /// How long it has been waiting, if it is.
     pub fn wait(&self) -> Option<Duration> {
-        let since = self.waiting.load(Ordering::Relaxed);
+        let since = self.waiting.load(Ordering::Relaxed) & !UNWANTED;
         (since > 0).then(|| Duration::from_micros(clock().saturating_sub(since)))
     }
 

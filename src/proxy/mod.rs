@@ -5,7 +5,7 @@
 //! crew     which worker serves whom; moves clients between workers
 //! login    startup packet, SCRAM, what the server would have said at startup
 //! session  the sockets of one client: polls both, one task, no timers, no channels
-//!   conversation   what the bytes mean, without I/O: from_client, from_server, expect
+//!   conversation   what the bytes mean, without I/O: from_client, prepare, from_server, expect
 //!   keeping        what the client keeps: its settings, and what pins it to a server connection
 //!   analyzer       what a statement does to its session, once per template: changes, traces, functions, bodies, strangers; watch
 //!   probe          asking the server what the session has become, where that cannot be known; pins say what stays
@@ -56,6 +56,7 @@ mod metrics;
 pub mod pins;
 mod place;
 mod plain;
+mod prepare;
 pub mod probe;
 pub mod pulse;
 pub mod readable;

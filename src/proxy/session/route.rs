@@ -10,6 +10,7 @@ use super::{Blocked, End, Session, Work};
 use crate::config::Reads as Wanted;
 use crate::pool::Taken;
 use crate::pool::lane::Lane;
+use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
 use crate::proxy::conversation::Conversation;
 use crate::proxy::reads::{Reads, suits};
@@ -65,17 +66,29 @@ impl Session {
         let Some(ticket) = &mut self.ticket else { return Ok(false) };
         let Poll::Ready(result) = ticket.poll(cx) else { return Ok(false) };
         self.ticket = None;
-        self.guard.client.activity.waits(0);
         self.blocked = Blocked::Retry;
         match result {
             Ok(conn) => {
-                if let Some(conn) = self.accept(conn) {
+                // In this order, so that a cancel request finds either one who waits or the server that works for it.
+                self.guard.client.serve(Some(conn.cancel.clone()));
+                let unwanted = self.guard.client.activity.stops_waiting();
+                if unwanted {
+                    self.guard.client.serve(None);
+                    self.access.pool.release_after(conn, Hygiene::Clean);
+                    self.stop_waiting(cx, work)?;
+                } else if let Some(conn) = self.accept(conn) {
                     self.attach(conn, work);
                     self.write_all(cx, work)?;
+                } else {
+                    self.guard.client.serve(None);
                 }
             }
-            Err(failure) if self.tries_another(&failure) => {}
-            Err(failure) => return Err(End::Failed(failure)),
+            Err(failure) => {
+                self.guard.client.activity.waits(0);
+                if !self.tries_another(&failure) {
+                    return Err(End::Failed(failure));
+                }
+            }
         }
         Ok(true)
     }

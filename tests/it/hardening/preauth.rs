@@ -71,8 +71,8 @@ fn p_openings_that_cannot_be() {
         ("nothing", Vec::new()),
     ] {
         let raw = sent(watch.port(), &bytes);
-        // Some may wait for the rest of what was announced: there is none.
-        raw.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // Some may wait for the rest of what was announced: there is none. Others have hung up by now.
+        let _ = raw.stream.shutdown(std::net::Shutdown::Write);
         let code = refused(raw);
         assert!(matches!(code.as_str(), "08P01" | "0A000" | "28000" | ""), "{what}: {code}");
     }

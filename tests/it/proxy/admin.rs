@@ -5,7 +5,7 @@ use std::process::Command;
 use pgweir::db::local::{Auth, Cluster, Options};
 
 use super::raw::{Raw, bind, execute, field, frame, parse, query, statement, sync};
-use crate::support::{Proxy, ends};
+use crate::support::{Proxy, ends, wait_until};
 
 struct Stage {
     proxy: Proxy,
@@ -63,14 +63,6 @@ fn silent(mut stream: std::net::TcpStream, packet: &[u8]) -> bool {
     use std::io::{Read, Write};
     stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
     stream.write_all(packet).is_err() || !stream.read(&mut [0; 1]).is_ok_and(|count| count > 0)
-}
-
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let started = std::time::Instant::now();
-    while !is() {
-        assert!(started.elapsed().as_secs() < 20, "{what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
 }
 
 #[test]

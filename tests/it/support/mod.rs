@@ -35,6 +35,15 @@ pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// Asks again and again until `is` is so; `what` says what it waited for when it never is.
+pub fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is() {
+        assert!(started.elapsed().as_secs() < 20, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Whether something answers within `patience`.
 pub fn listens(address: SocketAddr, patience: Duration) -> bool {
     let started = Instant::now();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use pgweir::db::local::Cluster;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::support::Proxy;
+use crate::support::{Proxy, wait_until};
 
 /// An authority of the test's own, with the files of what it issued.
 struct Authority {
@@ -63,9 +63,12 @@ fn psql(cluster: &Cluster, proxy: &Proxy, connection: &str, sql: &str) -> Result
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// Replaces a running cluster's pg_hba.conf.
+/// Replaces a running cluster's pg_hba.conf; comes back when new connections are judged by it.
 fn set_hba(cluster: &Cluster, lines: &str) {
+    let loaded = || cluster.query("postgres", "select pg_conf_load_time()").unwrap();
+    let before = loaded();
     // Written over, so that the file stays its owner's.
     std::fs::write(cluster.data_dir().join("pg_hba.conf"), format!("local all all trust\n{lines}\n")).unwrap();
     cluster.query("postgres", "select pg_reload_conf()").unwrap();
+    wait_until("the new pg_hba.conf is loaded", || loaded() != before);
 }
