@@ -134,9 +134,10 @@ fn to_json(name: &str, plan: &route::TemplatePlan, bindings: &dyn Bindings, sql:
     match plan.bind(bindings) {
         Ok(route) => {
             let printed = plan.route_name(route);
-            let (kind, shard) =
-                printed.split_once(" shard=").map_or((printed.as_str(), None), |(kind, shard)| (kind, Some(shard)));
-            json!({"database": name, "route": kind, "shard": shard, "rule": plan.rule, "writes": plan.writes,
+            let words = |key: &str| printed.split(' ').find_map(|word| word.strip_prefix(key));
+            let shards: Option<Vec<&str>> = words("shards=").map(|names| names.split(',').collect());
+            json!({"database": name, "route": printed.split(' ').next(), "shard": words("shard="), "shards": shards,
+                "rule": plan.rule, "writes": plan.writes,
                 "plan": plan.print(bindings, sql)})
         }
         Err(refusal) => {

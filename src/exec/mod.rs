@@ -7,9 +7,11 @@
 //! BEGIN .. COMMIT of a client -> control -> transaction (which shards joined, who wrote, savepoints)
 //! COMMIT over several shards  -> commit  (in waves; what the client may be told afterwards)
 //! one statement on all shards -> gather  (every shard's answer -> one answer, or one error)
+//! one query on several shards -> concat  (each shard's rows -> one answer)
 //! ```
 
 pub mod commit;
+pub mod concat;
 pub mod control;
 pub mod gather;
 pub mod transaction;

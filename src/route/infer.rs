@@ -75,6 +75,12 @@ impl Knowledge {
             .collect()
     }
 
+    /// Whether two columns are equal in every row that the block lets through.
+    pub fn are_equal(&mut self, one: Node, other: Node) -> bool {
+        let (one, other) = (self.node(one), self.node(other));
+        self.class(one) == self.class(other)
+    }
+
     fn collect(&mut self, node: usize, with_derived: bool, seen: &mut Vec<usize>, found: &mut Vec<Alternatives>) {
         if seen.contains(&node) {
             return;

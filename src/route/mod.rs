@@ -22,7 +22,7 @@ mod topology;
 
 pub use key::{KeyType, KeyValue, Written};
 pub use placement::{Placement, ShardId};
-pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, TemplatePlan};
+pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, TemplatePlan};
 pub use rules::NAMES as RULE_NAMES;
 pub use topology::{Placed, Sharded, TableUse, Topology};
 

@@ -17,6 +17,8 @@ pub enum Route {
     Any,
     /// To the first shard: it reads system catalogs or the server's own state.
     Catalog,
+    /// To each of these shards, whose rows together are the answer: all of them, or as many as these.
+    Several(Shards, Option<u64>),
     /// To every shard; the client gets the first one's answer. All must succeed, or none.
     All,
     /// Transaction control and session settings: the proxy itself executes them.
@@ -73,7 +75,40 @@ pub(super) enum Action {
     Fixed(Route),
     /// The shards of all occurrences, which must come down to one.
     ByKey(Vec<Occurrence>),
+    /// Each shard on which rows can lie computes its own.
+    Scatter(Scatter),
     Refuse(Refusal),
+}
+
+/// A query whose rows several shards compute.
+#[derive(Debug, Clone)]
+pub(super) struct Scatter {
+    /// Each row is made from one row of each of these, and all of these lie on the same shard.
+    pub occurrences: Vec<Occurrence>,
+    /// So many rows are wanted at most.
+    pub limit: Option<Amount>,
+}
+
+/// A number of rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Amount {
+    /// The statement's n-th constant.
+    Constant(usize),
+    /// `$number`; NULL is none.
+    Parameter(u32),
+    /// NULL.
+    None,
+}
+
+/// Some of the shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shards(ShardSet);
+
+impl Shards {
+    /// Their numbers, in order.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..MAX_SHARDS).filter(move |shard| self.0 >> shard & 1 == 1)
+    }
 }
 
 /// One occurrence of a table whose rows lie on some shards only.
@@ -116,6 +151,7 @@ impl TemplatePlan {
             Action::Fixed(route) => Ok(*route),
             Action::Refuse(refusal) => Err(refusal.clone()),
             Action::ByKey(occurrences) => self.bind_keys(occurrences, bindings),
+            Action::Scatter(scatter) => self.bind_scatter(scatter, bindings),
         }
     }
 
@@ -138,6 +174,58 @@ impl TemplatePlan {
             1 => Ok(Route::Single(ShardId(needed.trailing_zeros() as usize))),
             _ => Err(self.spans_shards(occurrences, bindings, needed)),
         }
+    }
+
+    /// Rows that satisfy all pins lie on the shards that all occurrences have in common.
+    fn bind_scatter(&self, scatter: &Scatter, bindings: &dyn Bindings) -> Result<Route, Refusal> {
+        let mut left = ShardSet::MAX >> (MAX_SHARDS - self.shards.len().clamp(1, MAX_SHARDS));
+        for occurrence in &scatter.occurrences {
+            // A key that cannot be read says nothing, and every shard is asked.
+            left &= self.shards_of(occurrence, bindings).unwrap_or(ShardSet::MAX);
+        }
+        match left.count_ones() {
+            0 => return Ok(Route::Single(ShardId(0))),
+            1 => return Ok(Route::Single(ShardId(left.trailing_zeros() as usize))),
+            _ => {}
+        }
+        let refuse = |reason: &str, hint: &str| Refusal {
+            rule: self.rule,
+            reason: reason.to_owned(),
+            hint: hint.to_owned(),
+            span: scatter.occurrences.first().map(|occurrence| occurrence.span),
+        };
+        if says_now(bindings) {
+            let reason = "a constant says `now` or the like, which each shard would read at another moment";
+            return Err(refuse(reason, "compute the time in the application and send it as a constant"));
+        }
+        let limit = match scatter.limit {
+            None | Some(Amount::None) => None,
+            Some(Amount::Constant(index)) => Some(bindings.constant(index).map(str::as_bytes)),
+            Some(Amount::Parameter(number)) => match bindings.parameter(number) {
+                Some(Parameter { value: None, .. }) => None,
+                Some(Parameter { value: Some(value), binary: false, .. }) => Some(Some(value)),
+                Some(Parameter { value: Some(value), .. }) => {
+                    return match <[u8; 8]>::try_from(value).map(u64::from_be_bytes) {
+                        Ok(rows) if rows >> 63 == 0 => Ok(Route::Several(Shards(left), Some(rows))),
+                        _ => Err(refuse(
+                            "the amount of LIMIT is no row count in binary form",
+                            "send it as int8, 0 or more",
+                        )),
+                    };
+                }
+                None => Some(None),
+            },
+        };
+        let rows = match limit {
+            None => None,
+            Some(text) => {
+                let rows =
+                    text.and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse::<u64>().ok());
+                let rows = rows.filter(|rows| rows >> 63 == 0);
+                Some(rows.ok_or_else(|| refuse("the amount of LIMIT is no plain number", "write LIMIT with a number"))?)
+            }
+        };
+        Ok(Route::Several(Shards(left), rows))
     }
 
     /// The shards on which rows that satisfy all pins can lie.
@@ -232,6 +320,12 @@ impl TemplatePlan {
             Route::Single(shard) => {
                 format!("single shard={}", self.shards.get(shard.0).map_or("?", String::as_str))
             }
+            Route::Several(shards, limit) => {
+                let names: Vec<&str> =
+                    shards.iter().filter_map(|shard| self.shards.get(shard)).map(String::as_str).collect();
+                let limit = limit.map(|rows| format!(" first {rows}")).unwrap_or_default();
+                format!("scatter shards={}{limit}", names.join(","))
+            }
             Route::Any => "any".to_owned(),
             Route::Catalog => "catalog".to_owned(),
             Route::All => "all".to_owned(),
@@ -239,15 +333,20 @@ impl TemplatePlan {
         }
     }
 
+    fn occurrences(&self) -> &[Occurrence] {
+        match &self.action {
+            Action::ByKey(occurrences) | Action::Scatter(Scatter { occurrences, .. }) => occurrences,
+            Action::Fixed(_) | Action::Refuse(_) => &[],
+        }
+    }
+
     fn because(&self, bindings: &dyn Bindings) -> String {
-        let Action::ByKey(occurrences) = &self.action else { return String::new() };
-        occurrences.first().map(|first| reason_of(first, &self.shards, bindings)).unwrap_or_default()
+        self.occurrences().first().map(|first| reason_of(first, &self.shards, bindings)).unwrap_or_default()
     }
 
     fn leaves(&self, bindings: &dyn Bindings) -> Vec<String> {
-        let Action::ByKey(occurrences) = &self.action else { return Vec::new() };
         let mut leaves: Vec<String> =
-            occurrences.iter().map(|occurrence| reason_of(occurrence, &self.shards, bindings)).collect();
+            self.occurrences().iter().map(|occurrence| reason_of(occurrence, &self.shards, bindings)).collect();
         leaves.dedup();
         leaves.drain(..leaves.len().min(1));
         leaves
@@ -275,6 +374,18 @@ fn reason_of(occurrence: &Occurrence, shards: &[String], bindings: &dyn Bindings
         }
     }
     text
+}
+
+/// Whether a constant holds one of the words that PostgreSQL reads as the present, by itself.
+fn says_now(bindings: &dyn Bindings) -> bool {
+    let constants = (0..).map_while(|index| bindings.constant(index)).map(str::as_bytes);
+    let parameters = (1..).map_while(|number| bindings.parameter(number)).filter_map(|parameter| parameter.value);
+    constants.chain(parameters).any(|value| {
+        let mut words = value.split(|byte| !byte.is_ascii_alphanumeric());
+        words.any(|word| {
+            [&b"now"[..], b"today", b"tomorrow", b"yesterday"].iter().any(|now| word.eq_ignore_ascii_case(now))
+        })
+    })
 }
 
 fn tree(head: &str, by: &str, leaves: &[String]) -> String {

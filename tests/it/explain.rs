@@ -21,11 +21,15 @@ fn explain_prints_the_plan() {
         (&json["route"], &json["shard"], &json["rule"]),
         (&"single".into(), &"a".into(), &"key-equality".into())
     );
+
+    let output = explain(&["--format", "json", "SELECT * FROM orders LIMIT 3"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&json["route"], &json["shards"]), (&"scatter".into(), &serde_json::json!(["a", "b", "c"])));
 }
 
 #[test]
 fn a_refusal_is_an_answer() {
-    let output = explain(&["--format", "json", "SELECT * FROM orders"]);
+    let output = explain(&["--format", "json", "SELECT * FROM orders FOR UPDATE"]);
     let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((&json["route"], &json["sqlstate"]), (&"refuse".into(), &"0A000".into()));
     assert_eq!(json["span"], serde_json::json!([14, 20]));

@@ -140,8 +140,8 @@ fn what_cannot_be_proven_is_refused_with_a_reason() {
         let client = shop.client().await;
         for sql in [
             "SELECT count(*) FROM customers",
-            "SELECT * FROM customers WHERE name = 'x'",
-            "SELECT * FROM customers WHERE id = 1 OR name = 'x'",
+            "SELECT * FROM customers WHERE name = 'x' FOR UPDATE",
+            "SELECT * FROM customers WHERE ctid = '(0,1)'",
             "UPDATE customers SET id = 5 WHERE id = 1",
             "DELETE FROM orders",
             "SELECT * FROM nowhere_listed",

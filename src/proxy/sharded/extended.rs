@@ -4,12 +4,14 @@
 //! ReadyForQuery. Outside a block that commits what the group did; where a client's pipeline needs more
 //! than one group, or may go on after Flush, the proxy opens a block first and ends it at the client's Sync.
 
+use crate::exec::concat::Concat;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::batch::Owing;
 use crate::proxy::sharded::link::Link;
 use crate::proxy::sharded::names::{Named, Target};
 use crate::proxy::sharded::planned::Planned;
 use crate::proxy::sharded::prepare::malformed;
+use crate::proxy::sharded::scatter::complete;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::proxy::sharded::simple::{control_of, is_control};
 use crate::wire::body::{Malformed, Reader};
@@ -95,7 +97,9 @@ impl ShardedSession {
                 self.own(*tag, body).await?;
                 continue;
             };
-            if target != at_target || group.is_empty() {
+            let is_bind = |step: &Step| matches!(step, Step::Bind { .. });
+            let again = matches!(target, Target::Several(..)) && is_bind(&step) && group.iter().any(is_bind);
+            if target != at_target || again || group.is_empty() {
                 self.run_group(at_target, &mut group).await?;
                 at_target = target;
             }
@@ -158,6 +162,7 @@ impl ShardedSession {
     fn describing(&self, current: Target) -> Target {
         match current {
             Target::Shard(_) | Target::All => current,
+            Target::Several(shards, _) => Target::Shard(shards.iter().next().unwrap_or(0)),
             Target::Own => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
         }
     }
@@ -237,9 +242,16 @@ impl ShardedSession {
         if group.is_empty() {
             return Ok(());
         }
-        let group = std::mem::take(group);
+        let mut group = std::mem::take(group);
+        let mut concat = None;
         let shards = match target {
             Target::Shard(shard) => vec![shard],
+            Target::Several(shards, limit) if group.iter().any(|step| !matches!(step, Step::Parse(_))) => {
+                concat = Some(Concat::new(limit, complete(&mut group)?));
+                shards.iter().collect()
+            }
+            // A statement that is not bound yet needs one shard to be looked at.
+            Target::Several(shards, _) => shards.iter().take(1).collect(),
             Target::All => self.every_shard(),
             Target::Own => return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target"))),
         };
@@ -259,8 +271,9 @@ impl ShardedSession {
             let link = self.link(shard)?;
             owing.push(queue(&group, client, link));
         }
-        let done = match target {
-            Target::All => self.hear_all(&shards, &mut owing).await,
+        let done = match (target, concat) {
+            (_, Some(concat)) => self.hear_several(&shards, &mut owing, concat).await,
+            (Target::All, None) => self.hear_all(&shards, &mut owing).await,
             _ => self.hear_one(shards.first().copied().unwrap_or(0), owing.first_mut()).await,
         };
         for (&shard, owing) in shards.iter().zip(owing) {

@@ -6,6 +6,7 @@
 //! ```text
 //! Query, or Parse .. Execute -> planned (once per template) -> route for these constants
 //!    single, any, catalog -> that shard's link, answers passed on as they come
+//!    several              -> these shards' links, their rows one shard after the other (exec::concat)
 //!    all                  -> every shard's link, in one transaction; gathered to one answer
 //!    control              -> exec::transaction; commit over the shards that joined
 //!    refuse               -> 0A000 with the reason
@@ -25,6 +26,7 @@ mod names;
 mod planned;
 mod prepare;
 mod run;
+mod scatter;
 mod session;
 mod settings;
 mod simple;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::pool::statements::Statement;
 use crate::proxy::sharded::planned::Planned;
+use crate::route::Shards;
 use crate::sql::template::Binding;
 
 /// Most named statements of one client.
@@ -40,6 +41,8 @@ pub(super) struct Named {
 pub(super) enum Target {
     /// One shard.
     Shard(usize),
+    /// Each of these shards, for its part of the rows; and how many rows are wanted.
+    Several(Shards, Option<u64>),
     /// Every shard.
     All,
     /// Nowhere: the proxy answers itself.

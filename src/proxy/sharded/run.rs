@@ -39,6 +39,7 @@ impl ShardedSession {
         match route {
             Route::Single(shard) => Target::Shard(shard.0),
             Route::Catalog => Target::Shard(0),
+            Route::Several(shards, limit) => Target::Several(shards, limit),
             Route::All => Target::All,
             Route::Control => Target::Own,
             // One that takes part already, else a different one for each client.

@@ -85,6 +85,9 @@ impl ShardedSession {
         self.check_definitions(&planned)?;
         match self.target(route) {
             Target::Shard(shard) => self.on_one(shard, sql, planned.writes, planned.care).await?,
+            Target::Several(shards, limit) => {
+                self.on_several(&shards.iter().collect::<Vec<_>>(), limit, sql, planned.care).await?
+            }
             Target::All => self.on_all(sql, &planned).await?,
             Target::Own => {
                 return Err(Trouble::Reply(

@@ -10,6 +10,7 @@ mod functions;
 mod insert;
 mod key;
 mod reference;
+mod scatter;
 
 use super::context::Context;
 use super::plan::TemplatePlan;
@@ -36,6 +37,7 @@ const RULES: &[Rule] = &[
     insert::insert,
     reference::write,
     any::reference_read,
+    scatter::concat,
     key::by_key,
 ];
 
@@ -60,6 +62,7 @@ pub const NAMES: &[&str] = &[
     "insert-local",
     "reference-write",
     "reference-read",
+    "scatter-rows",
     "key-equality",
     "several-shards",
 ];

@@ -14,6 +14,7 @@ mod operation;
 mod prepared;
 pub mod raw;
 mod replicas;
+mod scatter;
 mod sequences;
 mod servers;
 mod session;

@@ -76,7 +76,8 @@ fn rows_go_where_their_key_says() {
     assert_eq!(client.query("select 1; select 2"), "T D:1 C:SELECT_1 T D:2 C:SELECT_1 Z:I");
     assert_eq!(
         client.query(
-            "select name from customers where id = 1; select name from customers where id in (1, 2, 3, 4, 5, 6, 7, 8)"
+            "select name from customers where id = 1; \
+             select name from customers where id in (1, 2, 3, 4, 5, 6, 7, 8) for update"
         ),
         "T D:c1 C:SELECT_1 E:0A000 Z:I"
     );

@@ -1,0 +1,203 @@
+//! The rows of several shards, one shard after the other, as the answer to one SELECT.
+//!
+//! The first shard leads: its description of the columns is the client's, as are its answers to the messages around the statement. The
+//! others must describe the same columns. Nothing is held: rows go on as they come, and a shard whose turn it is not
+//! yet waits, as its socket is not read.
+
+use crate::wire::body::Reader;
+use crate::wire::message::Failure;
+
+/// The first number of a type that a user has defined (`FirstNormalObjectId`): others' numbers differ from shard to shard.
+const FIRST_OF_USERS: u32 = 16384;
+/// Types whose values speak of other objects by their numbers: `oid`, `tid`, `xid`, `cid`, the `reg..` types, rows (whose binary
+/// form holds the numbers of their columns' types), and arrays of these.
+const LOCAL_TYPES: &[u32] = &[
+    24, 26, 27, 28, 29, 210, 1008, 1010, 1011, 1012, 1028, 2202, 2203, 2204, 2205, 2206, 2207, 2208, 2209, 2210, 2211,
+    2249, 2287, 3734, 3735, 3769, 3770, 4089, 4090, 4096, 4097, 4191, 4192, 5069, 271,
+];
+
+/// A column as RowDescription says it, without what differs from shard to shard (the table's number).
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Column {
+    name: Vec<u8>,
+    kind: u32,
+    size: u16,
+    modifier: u32,
+    format: u16,
+}
+
+/// What becomes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client gets it now.
+    Forward,
+    /// The client gets it behind the command tag.
+    Later,
+    /// Nobody gets it.
+    Drop,
+}
+
+/// The answer in the making.
+#[derive(Debug)]
+pub struct Concat {
+    limit: Option<u64>,
+    rows: u64,
+    columns: Option<Vec<Column>>,
+    /// The client asked what the columns are.
+    described: bool,
+    leads: bool,
+    completed: bool,
+    failure: Option<Failure>,
+}
+
+impl Concat {
+    /// An answer of at most `limit` rows, with a RowDescription in it where the client is to hear of it.
+    pub fn new(limit: Option<u64>, described: bool) -> Self {
+        Self { limit, rows: 0, columns: None, described, leads: true, completed: false, failure: None }
+    }
+
+    /// Takes one whole frame of the shard whose turn it is; errors and ReadyForQuery are the caller's.
+    pub fn take(&mut self, frame: &[u8]) -> Verdict {
+        let tag = frame.first().copied().unwrap_or_default();
+        match tag {
+            b'T' => {
+                let fits = self.check(frame.get(5..).unwrap_or_default());
+                if fits && self.leads && self.described { Verdict::Forward } else { Verdict::Drop }
+            }
+            b'D' if self.failure.is_some() || self.limit.is_some_and(|limit| self.rows >= limit) => Verdict::Drop,
+            b'D' => {
+                self.rows += 1;
+                Verdict::Forward
+            }
+            b'C' => {
+                self.completed = true;
+                Verdict::Drop
+            }
+            // What the others say besides would be repetitions.
+            _ if !self.leads => Verdict::Drop,
+            _ if self.completed => Verdict::Later,
+            _ => Verdict::Forward,
+        }
+    }
+
+    /// The next shard's turn.
+    pub fn next(&mut self) {
+        self.leads = false;
+    }
+
+    /// The end of the answer: its command tag, or why there is none.
+    ///
+    /// # Errors
+    /// The shards' columns are not the same, or of types that mean something else on each.
+    pub fn finish(self) -> Result<String, Failure> {
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(format!("SELECT {}", self.rows)),
+        }
+    }
+
+    fn check(&mut self, body: &[u8]) -> bool {
+        let Some(columns) = columns(body) else {
+            self.failure =
+                Some(Failure::error("08P01", "a shard described its columns in a way that is not understood"));
+            return false;
+        };
+        let local = columns.iter().find(|column| column.kind >= FIRST_OF_USERS || LOCAL_TYPES.contains(&column.kind));
+        let failure = match &self.columns {
+            _ if local.is_some() => local.map(|column| {
+                let name = String::from_utf8_lossy(&column.name).into_owned();
+                let what =
+                    format!("refused: the column {name} has a type whose values several shards do not mean alike");
+                Failure::error("0A000", what)
+                    .detail(format!("Rule: scatter-rows. The type's OID is {}.", column.kind))
+                    .hint("Cast it to text in the SELECT list.")
+            }),
+            Some(first) if *first != columns => Some(
+                Failure::error("XX001", "the shards do not agree on the columns of this statement")
+                    .hint("Compare the table's definition on the shards, and repair the one that differs."),
+            ),
+            _ => None,
+        };
+        let fits = failure.is_none();
+        self.failure = self.failure.take().or(failure);
+        self.columns.get_or_insert(columns);
+        fits
+    }
+}
+
+fn columns(body: &[u8]) -> Option<Vec<Column>> {
+    let mut reader = Reader::new(body);
+    let count = reader.u16().ok()?;
+    let column = |reader: &mut Reader<'_>| {
+        let name = reader.cstr().ok()?.to_vec();
+        let (_table, _number) = (reader.u32().ok()?, reader.u16().ok()?);
+        let kind = reader.u32().ok()?;
+        let (size, modifier) = (reader.u16().ok()?, reader.u32().ok()?);
+        Some(Column { name, kind, size, modifier, format: reader.u16().ok()? })
+    };
+    (0..count).map(|_| column(&mut reader)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message;
+
+    fn described(name: &str, kind: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        message::frame(&mut out, b'T', |out| {
+            out.extend([0, 1]);
+            message::cstr(out, name.as_bytes());
+            // Another table's number for each.
+            out.extend((kind * 7).to_be_bytes());
+            out.extend([0, 1]);
+            out.extend(kind.to_be_bytes());
+            out.extend([0, 4, 255, 255, 255, 255, 0, 0]);
+        });
+        out
+    }
+
+    const ROW: &[u8] = b"D\0\0\0\x06\0\0";
+    const TAG: &[u8] = b"C\0\0\0\x0dSELECT 2\0";
+
+    #[test]
+    fn rows_follow_one_another_up_to_the_limit() {
+        let mut concat = Concat::new(Some(3), true);
+        let parsed = b"1\0\0\0\x04";
+        let first: Vec<_> = [&parsed[..], &described("a", 23), ROW, ROW, TAG, b"3\0\0\0\x04"]
+            .iter()
+            .map(|frame| concat.take(frame))
+            .collect();
+        use Verdict::{Drop, Forward, Later};
+        assert_eq!(first, [Forward, Forward, Forward, Forward, Drop, Later]);
+        concat.next();
+        let second: Vec<_> = [&parsed[..], &described("a", 23), ROW, ROW, TAG, b"3\0\0\0\x04"]
+            .iter()
+            .map(|frame| concat.take(frame))
+            .collect();
+        assert_eq!(second, [Drop, Drop, Forward, Drop, Drop, Drop]);
+        assert_eq!(concat.finish().unwrap(), "SELECT 3");
+    }
+
+    #[test]
+    fn columns_must_mean_the_same() {
+        let ends = |first: &[u8], second: &[u8]| {
+            let mut concat = Concat::new(None, false);
+            assert_eq!(concat.take(first), Verdict::Drop);
+            concat.next();
+            concat.take(second);
+            let row = concat.take(ROW);
+            (concat.finish().map_err(|failure| failure.code), row)
+        };
+        assert_eq!(ends(&described("a", 23), &described("a", 23)), (Ok("SELECT 1".to_owned()), Verdict::Forward));
+        for (first, second, code) in [
+            (described("a", 23), described("a", 25), "XX001"),
+            (described("a", 23), described("b", 23), "XX001"),
+            (described("a", 16400), described("a", 16400), "0A000"),
+            (described("a", 2205), described("a", 2205), "0A000"),
+        ] {
+            assert_eq!(ends(&first, &second), (Err(code), Verdict::Drop));
+        }
+        assert_eq!(Concat::new(None, true).take(b"T\0\0\0\x06\0\x01"), Verdict::Drop);
+    }
+}

@@ -1,0 +1,188 @@
+//! Queries whose rows several shards compute, each its own part.
+
+use crate::route::context::{Context, Use};
+use crate::route::functions::{Steadiness, steadiness};
+use crate::route::infer::{Key, Knowledge};
+use crate::route::plan::{Action, Amount, Occurrence, Scatter, TemplatePlan};
+use crate::route::topology::Placed;
+use crate::sql::catalog::TableKind;
+use crate::sql::facts::{
+    JoinKind, Literal, Operand, Relation, RelationId, RelationSource, Scope, ScopeId, StatementKind,
+};
+use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind};
+
+/// Operators of PostgreSQL's own types, which compute the same everywhere.
+const OPERATORS: &[&str] = &[
+    "=", "<>", "!=", "<", ">", "<=", ">=", "+", "-", "*", "/", "%", "^", "||", "~", "~*", "!~", "!~*", "~~", "!~~",
+    "~~*", "!~~*", "&", "|", "#", "<<", ">>", "->", "->>", "#>", "#>>", "@>", "<@", "&&", "-|-", "@", "?", "?|", "?&",
+];
+
+/// Functions that PostgreSQL calls stable because they depend on settings of the session (`TimeZone`, `DateStyle`), which
+/// are the same on all shards, and on nothing else; `length` because of a rare form of it.
+const OF_SESSION: &[&str] = &[
+    "array_to_string",
+    "concat",
+    "concat_ws",
+    "date_part",
+    "date_trunc",
+    "extract",
+    "format",
+    "json_build_array",
+    "json_build_object",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "length",
+    "quote_literal",
+    "quote_nullable",
+    "row_to_json",
+    "timezone",
+    "to_char",
+    "to_date",
+    "to_json",
+    "to_jsonb",
+    "to_number",
+];
+
+/// What a row does not keep when it lies elsewhere.
+const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
+
+/// One block that reads one sharded table, or several that are joined by equal keys, and that has nothing which looks at more than
+/// one row of the join: no grouping, order, DISTINCT, window or subquery. Then each row of its answer
+/// is computed from one row of each occurrence. Rows of sharded tables whose keys are equal lie on the same shard, and of the
+/// others every shard has a copy, so that the join on all rows is the union of the joins on each shard's rows; no row of it is on two
+/// shards, as one of a sharded table, which is not on the nullable side of an outer join, is in it. What the SELECT list
+/// computes depends on that row and constants alone: functions and operators are immutable and PostgreSQL's own.
+///
+/// Without ORDER BY, LIMIT n takes any n rows of them: those that come first.
+pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
+    let [scope] = context.facts.scopes.as_slice() else { return None };
+    let plain = context.facts.kind == StatementKind::Select
+        && context.reading.is_parsed
+        && !context.writes()
+        && context.facts.set_operations.is_empty();
+    if !plain || !is_row_by_row(scope) || !is_computed_alike(context) {
+        return None;
+    }
+    let limit = match &scope.limit {
+        None => None,
+        Some(limit) => Some(amount(context, limit)?),
+    };
+    let occurrences = occurrences(context)?;
+    // Where keys name the shards, they decide.
+    let pinned = occurrences.iter().all(|occurrence| !occurrence.pins.is_empty());
+    let rule = if pinned { "key-equality" } else { "scatter-rows" };
+    Some(context.plan(rule, Action::Scatter(Scatter { occurrences, limit })))
+}
+
+fn is_row_by_row(scope: &Scope) -> bool {
+    let looks_further = scope.distinct
+        || scope.distinct_on
+        || !scope.group_by.is_empty()
+        || scope.grouping_sets
+        || scope.having
+        || scope.aggregate
+        || scope.window;
+    !looks_further && scope.order_by.is_empty() && scope.offset.is_none() && scope.locking.is_none()
+}
+
+/// Whether no word of the statement means something else on another shard.
+fn is_computed_alike(context: &Context<'_>) -> bool {
+    let mut functions = context.facts.functions.iter();
+    let steady = functions.all(|call| match steadiness(call.schema.as_deref(), &call.name) {
+        Some(Steadiness::Immutable) => true,
+        Some(Steadiness::Stable) => OF_SESSION.contains(&call.name.as_str()),
+        _ => false,
+    });
+    steady && are_words_alike(context.around.sql.as_bytes())
+}
+
+fn are_words_alike(sql: &[u8]) -> bool {
+    let tokens: Vec<Token> = Lexer::new(sql, LexOptions::default()).collect();
+    let word = |at: usize| {
+        let bytes = tokens.get(at).map(|token| token.bytes(sql)).unwrap_or_default();
+        String::from_utf8_lossy(bytes).trim_matches('"').to_ascii_lowercase()
+    };
+    (0..tokens.len()).all(|at| match tokens.get(at).map(|token| token.kind) {
+        Some(TokenKind::Op) => OPERATORS.contains(&word(at).as_str()),
+        Some(TokenKind::UnicodeIdent | TokenKind::Junk | TokenKind::Other) => false,
+        Some(TokenKind::Ident | TokenKind::QuotedIdent) => {
+            let word = word(at);
+            // OPERATOR(..) may name anybody's; a sample is another one each time.
+            !SYSTEM_COLUMNS.contains(&word.as_str())
+                && !matches!(word.as_str(), "operator" | "tablesample" | "cast" | "collate")
+        }
+        // What a text says of a time may depend on when it is read, and of a table or a function on who reads it.
+        Some(TokenKind::Cast) => {
+            let constant = at.checked_sub(1).and_then(|before| tokens.get(before)).map(|token| token.kind);
+            let constant = matches!(constant, Some(TokenKind::String(_) | TokenKind::Number(_) | TokenKind::Param(_)));
+            let target = word(at + 1);
+            let plain = [
+                "int", "int2", "int4", "int8", "integer", "bigint", "smallint", "numeric", "text", "varchar", "bool",
+                "boolean", "uuid",
+            ];
+            plain.contains(&target.as_str()) || constant && (target.starts_with("date") || target.starts_with("time"))
+        }
+        _ => true,
+    })
+}
+
+/// LIMIT's amount, where it is one plain constant.
+fn amount(context: &Context<'_>, operand: &Operand) -> Option<Amount> {
+    match operand {
+        Operand::Literal { value: Literal::Null, .. } => Some(Amount::None),
+        Operand::Literal { value: Literal::Number(_), negative: false, cast: None, literal, .. } => {
+            let constants = context.around.constants.iter();
+            let index = constants.clone().position(|constant| constant.start == literal.start)?;
+            Some(Amount::Constant(index))
+        }
+        Operand::Parameter { number, cast: None, .. } => Some(Amount::Parameter(*number)),
+        _ => None,
+    }
+}
+
+/// All occurrences that lie on shards, each row of the join with one of each.
+fn occurrences(context: &Context<'_>) -> Option<Vec<Occurrence>> {
+    let mut known = Knowledge::of(context, ScopeId(0));
+    let mut found: Vec<Occurrence> = Vec::new();
+    let mut first: Option<(RelationId, &str, &Placed)> = None;
+    for (id, relation, used) in context.relations() {
+        if !is_plain_table(context, relation) || !is_joined_forward(relation) {
+            return None;
+        }
+        let sharded = match used {
+            Use::Sharded(sharded) => sharded,
+            Use::Reference => continue,
+            _ => return None,
+        };
+        let placed = sharded.placed.as_ref().ok()?;
+        if relation.nullable || relation.join == JoinKind::Left {
+            return None;
+        }
+        match first {
+            None => first = Some((id, &sharded.key, placed)),
+            Some((other, key, anchor)) => {
+                let together = std::sync::Arc::ptr_eq(&anchor.placement, &placed.placement)
+                    && known.are_equal((other, key.to_owned()), (id, sharded.key.clone()));
+                if !together {
+                    return None;
+                }
+            }
+        }
+        let key = Key { column: &sharded.key, key: placed.key, placement: placed.placement.clone() };
+        let name = relation.alias.clone().unwrap_or_else(|| crate::route::context::table_name(relation));
+        let pins = known.pins(id, &key, false);
+        found.push(Occurrence { name, span: relation.span, pins });
+    }
+    (!found.is_empty()).then_some(found)
+}
+
+/// A table as it is stored, with rows of its own.
+fn is_plain_table(context: &Context<'_>, relation: &Relation) -> bool {
+    let RelationSource::Table { table: Some(table), .. } = &relation.source else { return false };
+    matches!(context.topology.catalog().table(*table).kind, TableKind::Table | TableKind::Partitioned)
+}
+
+/// Whether what stands before it keeps its rows whatever is in this one.
+fn is_joined_forward(relation: &Relation) -> bool {
+    !matches!(relation.join, JoinKind::Right | JoinKind::Full)
+}
