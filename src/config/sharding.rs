@@ -6,7 +6,7 @@ use std::fmt;
 use super::define::{FromNode, Group, Reader, choices, scalar, settings};
 use super::problem::{did_you_mean, one_of};
 use super::tree::{Node, Value};
-use super::values::FromKey;
+use super::values::{ByteSize, FromKey};
 
 settings! {
     /// How tables lie on the shards. A table that is named nowhere here cannot be used.
@@ -17,6 +17,8 @@ settings! {
         tables: BTreeMap<TableName, ShardedTable> = absent,
         /// Reference tables: a full copy on every shard.
         reference: Vec<TableName> = absent,
+        /// How much a query may collect from the shards where one of them must see all rows to compute the answer.
+        max_collected: ByteSize = "64MB",
         /// Local tables, and the shard on which each one lies.
         local: BTreeMap<TableName, String> = absent,
     }

@@ -143,6 +143,7 @@ fn column(row: &Row) -> Result<Column> {
         collation: get(row, 4)?,
         default: get(row, 5)?,
         generated: get(row, 6)?,
+        compared_by: get(row, 7)?,
         ..Column::default()
     })
 }

@@ -9,12 +9,16 @@ use crate::wire::message::Failure;
 
 /// The first number of a type that a user has defined (`FirstNormalObjectId`): others' numbers differ from shard to shard.
 const FIRST_OF_USERS: u32 = 16384;
-/// Types whose values speak of other objects by their numbers: `oid`, `tid`, `xid`, `cid`, the `reg..` types, rows (whose binary
-/// form holds the numbers of their columns' types), and arrays of these.
+/// Rows and arrays of them, whose binary form holds the numbers of their columns' types.
+const RECORDS: &[u32] = &[2249, 2287];
+/// Types whose values speak of other objects by their numbers: `oid`, `tid`, `xid`, `cid`, the `reg..` types, and arrays of these.
 const LOCAL_TYPES: &[u32] = &[
     24, 26, 27, 28, 29, 210, 1008, 1010, 1011, 1012, 1028, 2202, 2203, 2204, 2205, 2206, 2207, 2208, 2209, 2210, 2211,
-    2249, 2287, 3734, 3735, 3769, 3770, 4089, 4090, 4096, 4097, 4191, 4192, 5069, 271,
+    3734, 3735, 3769, 3770, 4089, 4090, 4096, 4097, 4191, 4192, 5069, 271,
 ];
+
+/// Bytes of a column in RowDescription behind its name.
+const FIELD_LEN: usize = 18;
 
 /// A column as RowDescription says it, without what differs from shard to shard (the table's number).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,21 @@ struct Column {
     size: u16,
     modifier: u32,
     format: u16,
+}
+
+impl Column {
+    /// Its values mean something else on another shard, or may have numbers of types inside in binary form.
+    fn is_local(&self) -> bool {
+        let has_numbers = self.kind >= FIRST_OF_USERS || RECORDS.contains(&self.kind);
+        has_numbers && self.format != 0 || LOCAL_TYPES.contains(&self.kind)
+    }
+
+    /// Whether two shards' columns are one to the client, who knows types of users by the first shard's numbers.
+    fn are_alike((one, other): (&Self, &Self)) -> bool {
+        let users = one.kind >= FIRST_OF_USERS && other.kind >= FIRST_OF_USERS;
+        let kind = if users { one.kind } else { other.kind };
+        *one == Self { kind, ..other.clone() }
+    }
 }
 
 /// What becomes of a frame.
@@ -102,7 +121,7 @@ impl Concat {
                 Some(Failure::error("08P01", "a shard described its columns in a way that is not understood"));
             return false;
         };
-        let local = columns.iter().find(|column| column.kind >= FIRST_OF_USERS || LOCAL_TYPES.contains(&column.kind));
+        let local = columns.iter().find(|column| column.is_local());
         let failure = match &self.columns {
             _ if local.is_some() => local.map(|column| {
                 let name = String::from_utf8_lossy(&column.name).into_owned();
@@ -110,9 +129,9 @@ impl Concat {
                     format!("refused: the column {name} has a type whose values several shards do not mean alike");
                 Failure::error("0A000", what)
                     .detail(format!("Rule: scatter-rows. The type's OID is {}.", column.kind))
-                    .hint("Cast it to text in the SELECT list.")
+                    .hint("Cast it to text in the SELECT list, or ask for it in text format.")
             }),
-            Some(first) if *first != columns => Some(
+            Some(first) if first.len() != columns.len() || !first.iter().zip(&columns).all(Column::are_alike) => Some(
                 Failure::error("XX001", "the shards do not agree on the columns of this statement")
                     .hint("Compare the table's definition on the shards, and repair the one that differs."),
             ),
@@ -122,6 +141,28 @@ impl Concat {
         self.failure = self.failure.take().or(failure);
         self.columns.get_or_insert(columns);
         fits
+    }
+}
+
+/// The columns of a result.
+#[derive(Debug)]
+pub struct Columns;
+
+impl Columns {
+    /// What the client is told where one RowDescription was promised and another one comes: the first with the formats of the second; `None` when
+    /// they differ in more than tables and formats.
+    pub fn of_both(promised: &[u8], come: &[u8]) -> Option<Vec<u8>> {
+        let (first, second) = (columns(promised)?, columns(come)?);
+        let alike = |(one, other): (&Column, &Column)| *one == Column { format: one.format, ..other.clone() };
+        if first.len() != second.len() || !first.iter().zip(&second).all(alike) {
+            return None;
+        }
+        let (mut out, mut at) = (promised.to_vec(), 2);
+        for (one, other) in first.iter().zip(&second) {
+            at += one.name.len() + 1 + FIELD_LEN;
+            out.get_mut(at - 2..at)?.copy_from_slice(&other.format.to_be_bytes());
+        }
+        Some(out)
     }
 }
 
@@ -193,7 +234,8 @@ mod tests {
         for (first, second, code) in [
             (described("a", 23), described("a", 25), "XX001"),
             (described("a", 23), described("b", 23), "XX001"),
-            (described("a", 16400), described("a", 16400), "0A000"),
+            (described("a", 16400), described("b", 16401), "XX001"),
+            (described("a", 16400), described("a", 23), "XX001"),
             (described("a", 2205), described("a", 2205), "0A000"),
         ] {
             assert_eq!(ends(&first, &second), (Err(code), Verdict::Drop));

@@ -8,8 +8,10 @@
 //! COMMIT over several shards  -> commit  (in waves; what the client may be told afterwards)
 //! one statement on all shards -> gather  (every shard's answer -> one answer, or one error)
 //! one query on several shards -> concat  (each shard's rows -> one answer)
+//! one query on rows of several -> collect (each shard's rows -> parameters of a query on one)
 //! ```
 
+pub mod collect;
 pub mod commit;
 pub mod concat;
 pub mod control;

@@ -8,6 +8,7 @@
 //! Prove or refuse: a statement goes where it is *proven* to be answered as one database with all rows would, or it is
 //! refused with the reason and what to write instead. It knows shards by number and name, never hosts, sockets or time.
 
+pub mod collect;
 mod constant;
 mod context;
 mod definition;
@@ -20,6 +21,7 @@ mod plan;
 mod rules;
 mod topology;
 
+pub use collect::Collect;
 pub use key::{KeyType, KeyValue, Written};
 pub use placement::{Placement, ShardId};
 pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, TemplatePlan};

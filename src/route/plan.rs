@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::collect::Collect;
 use super::constant::Choice;
 use super::key::KeyType;
 use super::placement::{Placement, ShardId};
@@ -19,6 +20,8 @@ pub enum Route {
     Catalog,
     /// To each of these shards, whose rows together are the answer: all of them, or as many as these.
     Several(Shards, Option<u64>),
+    /// To the first shard, which computes it from rows that these shards send.
+    Collect(Shards),
     /// To every shard; the client gets the first one's answer. All must succeed, or none.
     All,
     /// Transaction control and session settings: the proxy itself executes them.
@@ -77,6 +80,8 @@ pub(super) enum Action {
     ByKey(Vec<Occurrence>),
     /// Each shard on which rows can lie computes its own.
     Scatter(Scatter),
+    /// One shard computes it from rows of all.
+    Collect(Box<Collect>),
     Refuse(Refusal),
 }
 
@@ -152,6 +157,15 @@ impl TemplatePlan {
             Action::Refuse(refusal) => Err(refusal.clone()),
             Action::ByKey(occurrences) => self.bind_keys(occurrences, bindings),
             Action::Scatter(scatter) => self.bind_scatter(scatter, bindings),
+            Action::Collect(collect) => self.bind_collect(collect, bindings),
+        }
+    }
+
+    /// Which rows are to be collected, where that is the plan. The places in it are those of the very text that was planned.
+    pub fn collect(&self) -> Option<&Collect> {
+        match &self.action {
+            Action::Collect(collect) => Some(collect),
+            _ => None,
         }
     }
 
@@ -228,6 +242,27 @@ impl TemplatePlan {
         Ok(Route::Several(Shards(left), rows))
     }
 
+    /// One shard that has all rows computes it alone; else all on which some can lie send them.
+    fn bind_collect(&self, collect: &Collect, bindings: &dyn Bindings) -> Result<Route, Refusal> {
+        let every = ShardSet::MAX >> (MAX_SHARDS - self.shards.len().clamp(1, MAX_SHARDS));
+        let mut needed: ShardSet = 0;
+        for occurrence in &collect.occurrences {
+            let known = if occurrence.pins.is_empty() { None } else { self.shards_of(occurrence, bindings).ok() };
+            needed |= known.unwrap_or(every);
+        }
+        match needed.count_ones() {
+            0 => Ok(Route::Single(ShardId(0))),
+            1 => Ok(Route::Single(ShardId(needed.trailing_zeros() as usize))),
+            _ if collect.filters() && says_now(bindings) => Err(Refusal {
+                rule: self.rule,
+                reason: "a constant says `now` or the like, which each shard would read at another moment".to_owned(),
+                hint: "compute the time in the application and send it as a constant".to_owned(),
+                span: None,
+            }),
+            _ => Ok(Route::Collect(Shards(needed))),
+        }
+    }
+
     /// The shards on which rows that satisfy all pins can lie.
     fn shards_of(&self, occurrence: &Occurrence, bindings: &dyn Bindings) -> Result<ShardSet, Refusal> {
         let mut left = ShardSet::MAX;
@@ -297,6 +332,11 @@ impl TemplatePlan {
     /// The plan of one execution as a tree, with the rule that decided.
     pub fn print(&self, bindings: &dyn Bindings, sql: &str) -> String {
         let (head, mut leaves, because) = match self.bind(bindings) {
+            Ok(Route::Collect(shards)) => {
+                let mut leaves = self.collect().map(|collect| collect.leaves(sql)).unwrap_or_default();
+                leaves.extend(self.reference_leaf());
+                return tree(&self.route_name(Route::Collect(shards)), "collect-rows", &leaves);
+            }
             Ok(route) => (self.route_name(route), self.leaves(bindings), self.because(bindings)),
             Err(refusal) => {
                 let mut leaves = Vec::new();
@@ -307,11 +347,13 @@ impl TemplatePlan {
                 return tree("refuse", &format!("{}: {}", refusal.rule, refusal.reason), &leaves);
             }
         };
-        if !self.references.is_empty() {
-            leaves.push(format!("reference: {}", self.references.join(", ")));
-        }
+        leaves.extend(self.reference_leaf());
         let rule = if because.is_empty() { self.rule.to_owned() } else { format!("{}: {because}", self.rule) };
         tree(&head, &rule, &leaves)
+    }
+
+    fn reference_leaf(&self) -> Option<String> {
+        (!self.references.is_empty()).then(|| format!("reference: {}", self.references.join(", ")))
     }
 
     /// `single shard=a`, `all`, ...
@@ -326,6 +368,11 @@ impl TemplatePlan {
                 let limit = limit.map(|rows| format!(" first {rows}")).unwrap_or_default();
                 format!("scatter shards={}{limit}", names.join(","))
             }
+            Route::Collect(shards) => {
+                let names: Vec<&str> =
+                    shards.iter().filter_map(|shard| self.shards.get(shard)).map(String::as_str).collect();
+                format!("collect shards={}", names.join(","))
+            }
             Route::Any => "any".to_owned(),
             Route::Catalog => "catalog".to_owned(),
             Route::All => "all".to_owned(),
@@ -336,6 +383,7 @@ impl TemplatePlan {
     fn occurrences(&self) -> &[Occurrence] {
         match &self.action {
             Action::ByKey(occurrences) | Action::Scatter(Scatter { occurrences, .. }) => occurrences,
+            Action::Collect(collect) => &collect.occurrences,
             Action::Fixed(_) | Action::Refuse(_) => &[],
         }
     }

@@ -219,8 +219,12 @@ pub struct Column {
     pub type_name: String,
     /// Cannot be null.
     pub not_null: bool,
-    /// Collation when it is not the default one.
+    /// Collation when it is not its type's.
     pub collation: Option<String>,
+    /// The collation by which its values are compared, with its schema and in quotes where need be, when it is not the
+    /// database's own; known from a live database only.
+    #[serde(default)]
+    pub compared_by: Option<String>,
     /// DEFAULT expression.
     pub default: Option<String>,
     /// GENERATED ALWAYS AS (..) STORED, or identity.

@@ -139,7 +139,7 @@ fn what_cannot_be_proven_is_refused_with_a_reason() {
     shop.runtime.block_on(async {
         let client = shop.client().await;
         for sql in [
-            "SELECT count(*) FROM customers",
+            "SELECT count(*), min(xmin::text) FROM customers",
             "SELECT * FROM customers WHERE name = 'x' FOR UPDATE",
             "SELECT * FROM customers WHERE ctid = '(0,1)'",
             "UPDATE customers SET id = 5 WHERE id = 1",

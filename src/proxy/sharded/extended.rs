@@ -7,6 +7,7 @@
 use crate::exec::concat::Concat;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::batch::Owing;
+use crate::proxy::sharded::collect::COMPUTES;
 use crate::proxy::sharded::link::Link;
 use crate::proxy::sharded::names::{Named, Target};
 use crate::proxy::sharded::planned::Planned;
@@ -98,7 +99,9 @@ impl ShardedSession {
                 continue;
             };
             let is_bind = |step: &Step| matches!(step, Step::Bind { .. });
-            let again = matches!(target, Target::Several(..)) && is_bind(&step) && group.iter().any(is_bind);
+            let again = matches!(target, Target::Several(..) | Target::Collect(_))
+                && is_bind(&step)
+                && group.iter().any(is_bind);
             if target != at_target || again || group.is_empty() {
                 self.run_group(at_target, &mut group).await?;
                 at_target = target;
@@ -163,6 +166,7 @@ impl ShardedSession {
         match current {
             Target::Shard(_) | Target::All => current,
             Target::Several(shards, _) => Target::Shard(shards.iter().next().unwrap_or(0)),
+            Target::Collect(_) => Target::Shard(COMPUTES),
             Target::Own => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
         }
     }
@@ -238,9 +242,12 @@ impl ShardedSession {
     }
 
     /// Sends a group to its target, with a Sync, and passes the answers on.
-    async fn run_group(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
+    pub(super) async fn run_group(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
         if group.is_empty() {
             return Ok(());
+        }
+        if let Target::Collect(shards) = target {
+            return Box::pin(self.run_collecting(shards, group)).await;
         }
         let mut group = std::mem::take(group);
         let mut concat = None;
@@ -253,7 +260,9 @@ impl ShardedSession {
             // A statement that is not bound yet needs one shard to be looked at.
             Target::Several(shards, _) => shards.iter().take(1).collect(),
             Target::All => self.every_shard(),
-            Target::Own => return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target"))),
+            Target::Own | Target::Collect(_) => {
+                return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target")));
+            }
         };
         let (mut writes, mut definitions, mut care) = (false, false, Care::CLEAN);
         for step in &group {

@@ -7,6 +7,7 @@
 //! Query, or Parse .. Execute -> planned (once per template) -> route for these constants
 //!    single, any, catalog -> that shard's link, answers passed on as they come
 //!    several              -> these shards' links, their rows one shard after the other (exec::concat)
+//!    collect              -> rows of these shards, as arrays, to the first, which computes the answer (exec::collect)
 //!    all                  -> every shard's link, in one transaction; gathered to one answer
 //!    control              -> exec::transaction; commit over the shards that joined
 //!    refuse               -> 0A000 with the reason
@@ -20,6 +21,7 @@
 //! (LISTEN, temporary tables, PREPARE, advisory locks), `search_path`, COPY into a sharded table.
 
 mod batch;
+mod collect;
 mod extended;
 mod link;
 mod names;

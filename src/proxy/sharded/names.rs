@@ -43,6 +43,8 @@ pub(super) enum Target {
     Shard(usize),
     /// Each of these shards, for its part of the rows; and how many rows are wanted.
     Several(Shards, Option<u64>),
+    /// The first shard, for what it makes of the rows of these.
+    Collect(Shards),
     /// Every shard.
     All,
     /// Nowhere: the proxy answers itself.

@@ -28,9 +28,12 @@ pub(super) struct Bound<'a> {
 }
 
 /// Bind's parameters.
-struct Given<'a> {
-    values: Vec<Option<&'a [u8]>>,
+pub(super) struct Given<'a> {
+    /// Their values.
+    pub values: Vec<Option<&'a [u8]>>,
     formats: Vec<u16>,
+    /// What follows them: the formats of the result's columns.
+    pub result_formats: &'a [u8],
 }
 
 impl ShardedSession {
@@ -175,7 +178,7 @@ impl ShardedSession {
 
 impl Given<'_> {
     /// The format code of a parameter (PostgreSQL: none given means text, one given means all).
-    fn format(&self, index: usize) -> u16 {
+    pub(super) fn format(&self, index: usize) -> u16 {
         match self.formats.as_slice() {
             [] => 0,
             [all] => *all,
@@ -184,7 +187,7 @@ impl Given<'_> {
     }
 }
 
-fn read_parameters<'a>(reader: &mut Reader<'a>) -> Result<Given<'a>, Malformed> {
+pub(super) fn read_parameters<'a>(reader: &mut Reader<'a>) -> Result<Given<'a>, Malformed> {
     let count = reader.u16()?;
     let formats: Vec<u16> = (0..count).map(|_| reader.u16()).collect::<Result<_, _>>()?;
     let count = reader.u16()?;
@@ -197,7 +200,7 @@ fn read_parameters<'a>(reader: &mut Reader<'a>) -> Result<Given<'a>, Malformed> 
             Err(_) => return Err(Malformed),
         });
     }
-    Ok(Given { values, formats })
+    Ok(Given { values, formats, result_formats: reader.rest() })
 }
 
 /// A message that does not hold what its type promises.

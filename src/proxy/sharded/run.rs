@@ -40,6 +40,7 @@ impl ShardedSession {
             Route::Single(shard) => Target::Shard(shard.0),
             Route::Catalog => Target::Shard(0),
             Route::Several(shards, limit) => Target::Several(shards, limit),
+            Route::Collect(shards) => Target::Collect(shards),
             Route::All => Target::All,
             Route::Control => Target::Own,
             // One that takes part already, else a different one for each client.

@@ -7,6 +7,7 @@ use crate::exec::control::Control;
 use crate::exec::gather::Gather;
 use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
+use crate::proxy::sharded::collect::Asked;
 use crate::proxy::sharded::link::Frame;
 use crate::proxy::sharded::names::Target;
 use crate::proxy::sharded::planned::{Planned, Values};
@@ -87,6 +88,11 @@ impl ShardedSession {
             Target::Shard(shard) => self.on_one(shard, sql, planned.writes, planned.care).await?,
             Target::Several(shards, limit) => {
                 self.on_several(&shards.iter().collect::<Vec<_>>(), limit, sql, planned.care).await?
+            }
+            Target::Collect(shards) => {
+                let statement = [sql.as_bytes(), b"\0\0\0"].concat();
+                let asked = Asked { sql, statement: &statement, values: None, described: true };
+                self.by_collecting(shards, &asked, planned.care).await?
             }
             Target::All => self.on_all(sql, &planned).await?,
             Target::Own => {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::functions::{CALLERS, Definitions, FUNCTIONS, Functions, REACHES};
 use crate::proxy::sharded::planned::Planned;
-use crate::route::{self, SessionFacts, Topology};
+use crate::route::{self, Collect, SessionFacts, Topology};
 use crate::sql::template::{Scan, TemplateKey};
 use crate::wire::message::Failure;
 
@@ -66,6 +66,11 @@ impl Snapshot {
         }
         Ok(planned)
     }
+
+    /// Which rows are to be collected for a statement, with places in this very text.
+    pub fn collect(&self, sql: &str, scan: &Scan<'_>, session: SessionFacts) -> Option<Collect> {
+        route::plan(sql, scan.bindings, &self.topology, session).collect().cloned()
+    }
 }
 
 /// The shared side of one sharded database.
@@ -113,6 +118,11 @@ impl Shared {
     /// A shard's name, for messages.
     pub fn shard_name(&self, shard: usize) -> &str {
         self.settings.shards.get(shard).map_or("?", |shard| shard.name.as_str())
+    }
+
+    /// How many bytes a query may collect.
+    pub(super) fn max_collected(&self) -> u64 {
+        self.settings.sharding.as_ref().map_or(0, |sharding| sharding.max_collected.0)
     }
 
     /// Plans made from now on need the catalog to be read again: definitions have changed, or seem to have.

@@ -5,6 +5,7 @@
 
 mod admission;
 mod any;
+mod collect;
 mod ddl;
 mod functions;
 mod insert;
@@ -38,6 +39,7 @@ const RULES: &[Rule] = &[
     reference::write,
     any::reference_read,
     scatter::concat,
+    collect::collect,
     key::by_key,
 ];
 
@@ -63,6 +65,7 @@ pub const NAMES: &[&str] = &[
     "reference-write",
     "reference-read",
     "scatter-rows",
+    "collect-rows",
     "key-equality",
     "several-shards",
 ];

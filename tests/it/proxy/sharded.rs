@@ -71,7 +71,8 @@ fn rows_go_where_their_key_says() {
         let expected = format!("1 2 D:c{id} C:SELECT_1 Z:I");
         assert_eq!(client.talk(&messages, 1), expected);
     }
-    assert_eq!(client.query("select count(*) from customers"), "E:0A000 Z:I");
+    assert_eq!(client.query("select count(*) from customers"), "T D:8 C:SELECT_1 Z:I");
+    assert_eq!(client.query("select id from customers for update"), "E:0A000 Z:I");
     assert_eq!(client.query("select * from unknown"), "E:0A000 Z:I");
     assert_eq!(client.query("select 1; select 2"), "T D:1 C:SELECT_1 T D:2 C:SELECT_1 Z:I");
     assert_eq!(
@@ -91,7 +92,7 @@ fn rows_go_where_their_key_says() {
         (1..=8).flat_map(|id| [bind("by_id", &[&id.to_string()]), execute()]).chain([sync()]).collect();
     let expected: String = (1..=8).map(|id| format!("2 D:c{id} C:SELECT_1 ")).collect();
     assert_eq!(client.talk(&many, 1), expected + "Z:I");
-    assert_eq!(client.talk(&[parse("r", "select count(*) from orders"), bind("r", &[]), sync()], 1), "E:0A000 Z:I");
+    assert_eq!(client.talk(&[parse("r", "select xmin from orders"), bind("r", &[]), sync()], 1), "E:0A000 Z:I");
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn what_a_client_showed_against_what_the_server_asks() {
         key.display(),
         ["plain", "known", "trusted"]
             .map(|name| format!(
-                "  {name}: {{primary: \"postgres://127.0.0.1:{}/postgres?sslmode=disable\", pool: {{lifetime: 1ms}}}}\n",
+                "  {name}: {{primary: \"postgres://127.0.0.1:{}/postgres?sslmode=disable\", pool: {{reuse: false}}}}\n",
                 cluster.port()
             ))
             .concat(),

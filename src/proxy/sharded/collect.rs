@@ -1,0 +1,298 @@
+//! Queries that one shard computes from rows which others send.
+//!
+//! First the computing shard is asked what the statement is, as it was written: errors in it are PostgreSQL's own, and so are the types of parameters and
+//! columns. Then all shards send their rows, in turns, so that what is too much is noticed while little is under way. Then the statement
+//! runs on the computing shard with the rows as parameters, and must have the columns that were promised.
+
+use crate::exec::collect::Collected;
+use crate::exec::concat::Columns;
+use crate::proxy::care::Care;
+use crate::proxy::sharded::extended::Step;
+use crate::proxy::sharded::names::Target;
+use crate::proxy::sharded::prepare::{Given, malformed, read_parameters};
+use crate::proxy::sharded::scatter::complete;
+use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::route::{Collect, ShardId, Shards};
+use crate::wire::body::{Reader, error_fields};
+use crate::wire::frame::HEADER_LEN;
+use crate::wire::message::{self, Failure};
+
+/// The shard that computes. Numbers of types that users have made are its own, as are those in system catalogs.
+pub(super) const COMPUTES: usize = 0;
+/// How many rows are asked for at a time.
+const TURN: u32 = 10_000;
+/// The number of the type `text[]`.
+const TEXT_ARRAY: u32 = 1009;
+
+/// A statement as the client sent it.
+pub(super) struct Asked<'a> {
+    /// Its text.
+    pub sql: &'a str,
+    /// Its text with the terminator and the types of its parameters, as Parse has them.
+    pub statement: &'a [u8],
+    /// What Bind has behind the names; absent in the simple protocol.
+    pub values: Option<&'a [u8]>,
+    /// The client is told of the columns.
+    pub described: bool,
+}
+
+/// What the computing shard says of a statement.
+#[derive(Default)]
+struct Described {
+    parameters: Vec<u32>,
+    /// The body of RowDescription.
+    columns: Vec<u8>,
+}
+
+impl ShardedSession {
+    /// Answers a statement from rows of these shards.
+    pub(super) async fn by_collecting(&mut self, shards: Shards, asked: &Asked<'_>, care: Care) -> Result<(), Trouble> {
+        let collect = self.collect_of(asked.sql)?;
+        let mut all: Vec<usize> = shards.iter().chain([COMPUTES]).collect();
+        all.sort_unstable();
+        all.dedup();
+        self.attach(&all, false).await?;
+        for &shard in &all {
+            self.mark(shard, care);
+            // Their unnamed statements are replaced.
+            self.link(shard)?.conn.state.forget_unnamed();
+        }
+        let described = self.ask_what_it_is(asked).await?;
+        let values = match asked.values {
+            Some(rest) => Some((rest, read_parameters(&mut Reader::new(rest)).map_err(malformed)?)),
+            None => None,
+        };
+        let given = values.as_ref().map(|(rest, given)| (*rest, given));
+        let collected = self.rows_of(&shards.iter().collect::<Vec<_>>(), &collect, asked, &described, given).await?;
+        let parameters = described.parameters.len();
+        let mut out = Vec::new();
+        let mut statement = collect.answer(asked.sql, parameters + 1).into_bytes();
+        statement.push(0);
+        let arrays: Vec<Vec<u8>> = collected.arrays().collect();
+        let count = u16::try_from(parameters + arrays.len()).map_err(|_| {
+            Failure::error("54000", "the statement and the rows it needs have more than 65535 parameters")
+        })?;
+        statement.extend(count.to_be_bytes());
+        described.parameters.iter().for_each(|oid| statement.extend(oid.to_be_bytes()));
+        arrays.iter().for_each(|_| statement.extend(TEXT_ARRAY.to_be_bytes()));
+        message::parse(&mut out, b"", &statement);
+        bind(&mut out, given, &arrays, given.map_or(&[0, 0][..], |(_, given)| given.result_formats));
+        drop(arrays);
+        message::named(&mut out, b'D', b'P', b"");
+        message::execute(&mut out, b"");
+        let link = self.link(COMPUTES)?;
+        // Everything before it was answered.
+        *link.queue() = out;
+        link.sync();
+        let done = self.pass_answer(asked, &described).await;
+        if let Ok(link) = self.link(COMPUTES) {
+            link.queue().shrink_to(0);
+        }
+        done
+    }
+
+    /// The plan of this very text: places in a template's plan are those of another one.
+    fn collect_of(&mut self, sql: &str) -> Result<Collect, Trouble> {
+        let snapshot = self.shared.current().ok_or_else(|| Failure::error("08006", "the catalog has not been read"))?;
+        let session = self.session_facts()?;
+        let scan = self.scanner.scan(sql.as_bytes());
+        let collect = snapshot.collect(sql, &scan, session);
+        collect
+            .ok_or_else(|| Trouble::Reply(Failure::error("XX000", "the plan of this statement has changed meanwhile")))
+    }
+
+    async fn ask_what_it_is(&mut self, asked: &Asked<'_>) -> Result<Described, Trouble> {
+        let link = self.link(COMPUTES)?;
+        message::parse(link.queue(), b"", asked.statement);
+        message::named(link.queue(), b'D', b'S', b"");
+        link.sync();
+        let (mut described, mut error) = (Described::default(), None);
+        loop {
+            let Ok(frame) = self.link(COMPUTES)?.frame().await else { return Err(self.lose(COMPUTES)) };
+            match frame.tag {
+                b't' => {
+                    let mut reader = Reader::new(frame.body());
+                    let count = reader.u16().map_err(malformed)?;
+                    let types: Result<Vec<u32>, _> = (0..count).map(|_| reader.u32()).collect();
+                    described.parameters = types.map_err(malformed)?;
+                }
+                b'T' => described.columns = frame.body().to_vec(),
+                b'E' => error = error.or_else(|| Some(frame.bytes.to_vec())),
+                b'Z' => return error.map_or(Ok(described), |error| Err(Trouble::Server(error))),
+                _ => {}
+            }
+        }
+    }
+
+    async fn rows_of(
+        &mut self,
+        shards: &[usize],
+        collect: &Collect,
+        asked: &Asked<'_>,
+        described: &Described,
+        given: Option<(&[u8], &Given<'_>)>,
+    ) -> Result<Collected, Trouble> {
+        let types: Vec<u8> = described.parameters.iter().flat_map(|oid| oid.to_be_bytes()).collect();
+        let count = u16::try_from(described.parameters.len()).unwrap_or(u16::MAX).to_be_bytes();
+        for &shard in shards {
+            let question = collect.question(asked.sql, ShardId(shard));
+            let statement = [question.as_bytes(), b"\0", &count, &types].concat();
+            let queue = self.link(shard)?.queue();
+            message::parse(queue, b"", &statement);
+            bind(queue, given, &[], &[0, 0]);
+            turn(queue);
+        }
+        let mut collected = Collected::new(&collect.widths(), self.shared.max_collected());
+        let mut trouble = None;
+        for &shard in shards {
+            if let Err(other) = self.rows_of_one(shard, &mut collected, trouble.is_some()).await {
+                trouble = trouble.or(Some(other));
+            }
+        }
+        trouble.map_or(Ok(collected), Err)
+    }
+
+    /// Takes a shard's rows; after trouble, only until it is ready for the next statement.
+    async fn rows_of_one(&mut self, shard: usize, collected: &mut Collected, in_vain: bool) -> Result<(), Trouble> {
+        let mut trouble = None;
+        if in_vain {
+            self.link(shard)?.sync();
+        }
+        loop {
+            let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else {
+                return Err(Trouble::Lost(shard));
+            };
+            let Ok(frame) = link.frame().await else { return Err(self.lose(shard)) };
+            let ends = match frame.tag {
+                b'Z' => return trouble.map_or(Ok(()), Err),
+                b'D' if !in_vain && trouble.is_none() => {
+                    trouble = collected.take(frame.body()).err().map(Trouble::Reply);
+                    false
+                }
+                b'E' if trouble.is_none() => {
+                    trouble = Some(Trouble::Server(frame.bytes.to_vec()));
+                    true
+                }
+                b's' if trouble.is_none() && !in_vain => {
+                    turn(link.queue());
+                    false
+                }
+                b'C' | b's' => true,
+                _ => false,
+            };
+            if ends && !in_vain {
+                link.sync();
+            }
+        }
+    }
+
+    async fn pass_answer(&mut self, asked: &Asked<'_>, described: &Described) -> Result<(), Trouble> {
+        let (mut trouble, mut rows) = (None, false);
+        loop {
+            if !self.link(COMPUTES)?.has_frame() {
+                self.send_if_full().await?;
+            }
+            let Some(link) = self.links.get_mut(COMPUTES).and_then(Option::as_mut) else {
+                return Err(Trouble::Lost(COMPUTES));
+            };
+            let Ok(frame) = link.frame().await else { return Err(self.lose(COMPUTES)) };
+            match frame.tag {
+                b'Z' => return trouble.map_or(Ok(()), Err),
+                b'E' => trouble = trouble.or_else(|| Some(as_refusal(frame.bytes, rows))),
+                _ if trouble.is_some() => {}
+                b'2' if asked.values.is_some() => self.to_client.extend_from_slice(frame.bytes),
+                b'T' => match Columns::of_both(&described.columns, frame.body()) {
+                    Some(body) if asked.described => {
+                        message::frame(&mut self.to_client, b'T', |out| out.extend_from_slice(&body));
+                    }
+                    Some(_) => {}
+                    None => trouble = Some(Trouble::Reply(other_columns())),
+                },
+                b'D' | b'C' | b'N' => {
+                    rows |= frame.tag == b'D';
+                    self.to_client.extend_from_slice(frame.bytes);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs a group of messages about one query that is computed so.
+    pub(super) async fn run_collecting(&mut self, shards: Shards, group: &mut Vec<Step>) -> Result<(), Trouble> {
+        let mut before = std::mem::take(group);
+        let is_about_portal = |step: &Step| !matches!(step, Step::Parse(_) | Step::DescribeStatement(_));
+        let Some(first) = before.iter().position(is_about_portal) else {
+            // A statement that is not bound yet needs one shard to be looked at.
+            return self.run_group(Target::Shard(COMPUTES), &mut before).await;
+        };
+        let mut query = before.split_off(first);
+        let last = query.iter().position(|step| matches!(step, Step::Execute(_))).map_or(query.len(), |at| at + 1);
+        let mut after = query.split_off(last);
+        let described = complete(&mut query)?;
+        self.run_group(Target::Shard(COMPUTES), &mut before).await?;
+        if let Some(Step::Bind { named, planned, rest, .. }) = query.first() {
+            let asked = Asked { sql: &named.sql, statement: &named.statement.rest, values: Some(rest), described };
+            self.by_collecting(shards, &asked, planned.care).await?;
+        }
+        self.run_group(Target::Shard(COMPUTES), &mut after).await
+    }
+}
+
+/// Asks for the next rows of the unnamed portal.
+fn turn(queue: &mut Vec<u8>) {
+    message::frame(queue, b'E', |out| {
+        message::cstr(out, b"");
+        out.extend(TURN.to_be_bytes());
+    });
+    queue.extend_from_slice(b"H\0\0\0\x04");
+}
+
+/// Binds the unnamed statement to the client's values and these besides.
+fn bind(queue: &mut Vec<u8>, given: Option<(&[u8], &Given<'_>)>, arrays: &[Vec<u8>], result_formats: &[u8]) {
+    let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
+    let own = given.map_or(0, |(_, given)| given.values.len());
+    message::frame(queue, b'B', |out| {
+        out.extend([0, 0]);
+        out.extend(count(own + arrays.len()));
+        for index in 0..own {
+            out.extend(given.map_or(0, |(_, given)| given.format(index)).to_be_bytes());
+        }
+        arrays.iter().for_each(|_| out.extend([0, 0]));
+        out.extend(count(own + arrays.len()));
+        for value in given.iter().flat_map(|(_, given)| &given.values) {
+            match value {
+                Some(value) => {
+                    out.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+                    out.extend_from_slice(value);
+                }
+                None => out.extend((-1i32).to_be_bytes()),
+            }
+        }
+        for array in arrays {
+            out.extend(u32::try_from(array.len()).unwrap_or(u32::MAX).to_be_bytes());
+            out.extend_from_slice(array);
+        }
+        out.extend_from_slice(result_formats);
+    });
+}
+
+/// The statement is right as it was written, so that an error in it afterwards comes of the rows being no table.
+fn as_refusal(error: &[u8], rows: bool) -> Trouble {
+    let fields = error_fields(error.get(HEADER_LEN..).unwrap_or_default());
+    if rows || !fields.code.starts_with(b"42") || fields.code == b"42501" {
+        return Trouble::Server(error.to_vec());
+    }
+    let why = String::from_utf8_lossy(fields.message).into_owned();
+    let what = format!("refused: over rows of several shards PostgreSQL says: {why}");
+    let hint = match fields.code {
+        b"42803" => "Name every column in GROUP BY that is not in an aggregate.",
+        _ => "Name tables by an alias, and their columns by that.",
+    };
+    Trouble::Reply(Failure::error("0A000", what).detail("Rule: collect-rows.").hint(hint))
+}
+
+fn other_columns() -> Failure {
+    Failure::error("0A000", "refused: over rows of several shards the columns would have other types")
+        .detail("Rule: collect-rows.")
+        .hint("Name the columns instead of a whole row.")
+}

@@ -1,0 +1,253 @@
+//! Queries that one shard computes from rows of all.
+
+use crate::route::collect::{Collect, Part, Shipped, quoted};
+use crate::route::context::{Context, Use, table_name};
+use crate::route::infer::{Key, Knowledge, is_placed};
+use crate::route::placement::ShardId;
+use crate::route::plan::{Action, Occurrence, Pin, TemplatePlan};
+use crate::route::rules::scatter::{OPERATORS, SYSTEM_COLUMNS};
+use crate::sql::catalog::{Column, Table, TableKind};
+use crate::sql::facts::{
+    Clause, Comparison, Operand, Predicate, Projection, Relation, RelationId, RelationSource, Span, StatementKind,
+};
+use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind, decode_identifier};
+
+/// More operators of PostgreSQL's own types, whose answers may depend on the session.
+const MORE_OPERATORS: &[&str] = &[
+    "@@", "@@@", "<->", "|/", "||/", "@-@", "##", "<<|", "|>>", "&<", "&>", "&<|", "|&>", "<^", ">^", "?#", "?-",
+    "?-|", "?||", "<<=", ">>=", "~=", "#-", "@?", "~<~", "~<=~", "~>~", "~>=~", "^@", "!!", "*=", "*<>",
+];
+/// Types whose values mean something else on another server, or do not read back from text as they were.
+const UNSHIPPED_TYPES: &[&str] =
+    &["money", "aclitem", "tid", "cid", "xid", "xid8", "bpchar", "refcursor", "pg_snapshot", "txid_snapshot"];
+
+/// A SELECT that writes and locks nothing reads of each table a multiset of rows, and nothing else of it. So one shard computes the answer of the
+/// one database when each occurrence of a table that lies on shards is replaced by a relation that has the same columns (names, types with
+/// modifiers, collations) and the same rows, those of all shards; reference tables are the same there. Only what names a table otherwise
+/// than as a relation can tell the difference: system columns, `ONLY`, samples, whole rows of the table's type (whose description
+/// then differs, which is noticed), functions that read tables by name (refused by an earlier rule), `GROUP BY` a primary key (an error then).
+///
+/// Functions and operators run on one server, in one session, so that volatile ones are as good as there.
+///
+/// Rows are left out where a condition that is AND-ed to the WHERE clause of their block, or to an inner join's ON, compares a column
+/// of theirs with constants, and they are not on the nullable side of an outer join: the block's rows are made of
+/// rows that satisfy it only.
+pub(super) fn collect(context: &Context<'_>) -> Option<TemplatePlan> {
+    let facts = context.facts;
+    let plain = facts.kind == StatementKind::Select
+        && context.reading.is_parsed
+        && context.reading.default_path
+        && context.around.utf8
+        && !context.writes()
+        && facts.scopes.iter().all(|scope| scope.locking.is_none());
+    if !plain {
+        return None;
+    }
+    let words = Words::of(context.around.sql);
+    if !words.are_plain() {
+        return None;
+    }
+    let (mut occurrences, mut parts) = (Vec::new(), Vec::new());
+    for (id, relation, used) in context.relations().filter(|(_, _, used)| is_placed(used)) {
+        parts.push(part(context, &words, id, relation, used)?);
+        occurrences.push(occurrence(context, id, relation, used)?);
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    // Where keys name one shard, they decide.
+    let pinned = occurrences.iter().all(|occurrence| !occurrence.pins.is_empty());
+    let rule = if pinned { "key-equality" } else { "collect-rows" };
+    Some(context.plan(rule, Action::Collect(Box::new(Collect { occurrences, parts }))))
+}
+
+fn occurrence(context: &Context<'_>, id: RelationId, relation: &Relation, used: &Use) -> Option<Occurrence> {
+    let pins = match used {
+        Use::Local(shard) => vec![Pin::Local(*shard)],
+        Use::Sharded(sharded) => {
+            let placed = sharded.placed.as_ref().ok()?;
+            let key = Key { column: &sharded.key, key: placed.key, placement: placed.placement.clone() };
+            Knowledge::of(context, relation.scope).pins(id, &key, true)
+        }
+        _ => return None,
+    };
+    let name = relation.alias.clone().unwrap_or_else(|| table_name(relation));
+    Some(Occurrence { name, span: relation.span, pins })
+}
+
+fn part(context: &Context<'_>, words: &Words<'_>, id: RelationId, relation: &Relation, used: &Use) -> Option<Part> {
+    let RelationSource::Table { table: Some(table), .. } = &relation.source else { return None };
+    let table = context.topology.catalog().table(*table);
+    let place = words.place(relation.span)?;
+    if !matches!(table.kind, TableKind::Table | TableKind::Partitioned) || place.only {
+        return None;
+    }
+    let called = relation.visible_name()?;
+    let on: Option<ShardId> = if let Use::Local(shard) = used { Some(*shard) } else { None };
+    let whole = place.renames || words.needs_rows(called, relation.span) || stars(context) || words.has("natural");
+    let read = |column: &&Column| whole || words.names(&column.name);
+    let mut columns: Vec<&Column> = table.columns.iter().filter(read).collect();
+    if columns.is_empty() {
+        // So many rows there are.
+        columns.extend(narrowest(table));
+    }
+    let columns: Option<Vec<Shipped>> = columns.into_iter().map(shipped).collect();
+    let filter = |predicate: &&Predicate| !place.renames && is_filter(context, predicate, id, relation);
+    Some(Part {
+        name: relation.span,
+        on,
+        table: format!("{}.{}", quoted(&table.name.schema), quoted(&table.name.name)),
+        called: quoted(called),
+        aliased: relation.alias.is_some(),
+        columns: columns.filter(|columns| !columns.is_empty())?,
+        filters: context.facts.predicates.iter().filter(filter).map(|predicate| predicate.span).collect(),
+    })
+}
+
+fn narrowest(table: &Table) -> Option<&Column> {
+    table.columns.iter().find(|column| column.not_null).or(table.columns.first())
+}
+
+fn shipped(column: &Column) -> Option<Shipped> {
+    let base = column.type_name.trim_end_matches("[]");
+    let local = UNSHIPPED_TYPES.contains(&base) || base.starts_with("reg");
+    (!local).then(|| Shipped {
+        name: quoted(&column.name),
+        type_name: column.type_name.clone(),
+        compared_by: column.compared_by.clone(),
+    })
+}
+
+fn stars(context: &Context<'_>) -> bool {
+    let is_star = |item: &Projection| matches!(item, Projection::Star(_) | Projection::QualifiedStar(..));
+    context.facts.scopes.iter().any(|scope| scope.projection.iter().any(is_star))
+}
+
+/// Whether a condition holds for every row of the relation that matters, and says the same where only that relation is at hand.
+fn is_filter(context: &Context<'_>, predicate: &Predicate, id: RelationId, relation: &Relation) -> bool {
+    let holds = predicate.conjunctive
+        && predicate.scope == relation.scope
+        && matches!(predicate.clause, Clause::Where | Clause::InnerOn)
+        && !relation.nullable
+        && predicate.span.end > predicate.span.start;
+    let compares = matches!(
+        predicate.comparison,
+        Comparison::Eq
+            | Comparison::Ne
+            | Comparison::Lt
+            | Comparison::Le
+            | Comparison::Gt
+            | Comparison::Ge
+            | Comparison::In
+            | Comparison::NotIn
+            | Comparison::Between
+            | Comparison::NotBetween
+            | Comparison::Like
+            | Comparison::NotLike
+            | Comparison::ILike
+            | Comparison::NotILike
+            | Comparison::IsNull
+            | Comparison::IsNotNull
+    );
+    let is_own = |operand: &Operand| {
+        operand.column().is_some_and(|column| {
+            let text = column.span.of(context.around.sql);
+            column.relation == Some(id) && column.name != "*" && text.matches('.').count() < 2
+        })
+    };
+    let is_plain = |operand: &Operand| is_own(operand) || operand.is_constant();
+    let sides = is_plain(&predicate.left) && predicate.right.as_ref().is_none_or(is_plain);
+    let mentions = is_own(&predicate.left) || predicate.right.as_ref().is_some_and(is_own);
+    holds && compares && sides && mentions
+}
+
+/// The statement's tokens.
+struct Words<'a> {
+    sql: &'a [u8],
+    tokens: Vec<Token>,
+}
+
+/// What stands around a table's name.
+struct Place {
+    /// `ONLY` before it, or a star behind.
+    only: bool,
+    /// Its alias has a list of columns.
+    renames: bool,
+}
+
+impl<'a> Words<'a> {
+    fn of(sql: &'a str) -> Self {
+        Self { sql: sql.as_bytes(), tokens: Lexer::new(sql.as_bytes(), LexOptions::default()).collect() }
+    }
+
+    fn kind(&self, at: usize) -> Option<TokenKind> {
+        self.tokens.get(at).map(|token| token.kind)
+    }
+
+    /// The name that a token is, as PostgreSQL reads it.
+    fn word(&self, at: usize) -> Option<String> {
+        let token = self.tokens.get(at)?;
+        matches!(token.kind, TokenKind::Ident | TokenKind::QuotedIdent | TokenKind::UnicodeIdent)
+            .then(|| decode_identifier(token.bytes(self.sql)).ok())
+            .flatten()
+            .map(|name| name.to_string())
+    }
+
+    /// Whether nothing in it can see more of a table than its rows.
+    fn are_plain(&self) -> bool {
+        (0..self.tokens.len()).all(|at| match self.kind(at) {
+            Some(TokenKind::Op) => {
+                let operator = self.tokens.get(at).map(|token| token.bytes(self.sql)).unwrap_or_default();
+                let operator = std::str::from_utf8(operator).unwrap_or_default();
+                OPERATORS.contains(&operator) || MORE_OPERATORS.contains(&operator)
+            }
+            Some(TokenKind::Junk | TokenKind::Other | TokenKind::UnicodeIdent) => false,
+            Some(TokenKind::Ident | TokenKind::QuotedIdent) => {
+                self.word(at).is_some_and(|word| !SYSTEM_COLUMNS.contains(&word.as_str()) && word != "operator")
+            }
+            Some(TokenKind::Cast) => self.word(at + 1).is_none_or(|target| !target.starts_with("reg")),
+            _ => true,
+        })
+    }
+
+    fn has(&self, wanted: &str) -> bool {
+        (0..self.tokens.len()).any(|at| {
+            self.kind(at) == Some(TokenKind::Ident)
+                && self
+                    .tokens
+                    .get(at)
+                    .is_some_and(|token| token.bytes(self.sql).eq_ignore_ascii_case(wanted.as_bytes()))
+        })
+    }
+
+    fn names(&self, name: &str) -> bool {
+        (0..self.tokens.len()).any(|at| self.word(at).is_some_and(|word| word == name))
+    }
+
+    /// What stands around a table's name; `None` when its place is not understood.
+    fn place(&self, name: Span) -> Option<Place> {
+        let first = self.tokens.iter().position(|token| token.start == name.start)?;
+        let last = self.tokens.iter().position(|token| token.end == name.end)?;
+        let is_only =
+            |back: usize| first.checked_sub(back).and_then(|at| self.word(at)).is_some_and(|word| word == "only");
+        let in_parentheses = first.checked_sub(1).and_then(|at| self.kind(at)) == Some(TokenKind::LeftParen);
+        let star = self.tokens.get(last + 1).is_some_and(|token| token.bytes(self.sql) == b"*");
+        let mut alias = last + 1;
+        if self.tokens.get(alias).is_some_and(|token| token.bytes(self.sql).eq_ignore_ascii_case(b"as")) {
+            alias += 1;
+        }
+        let renames = self.word(alias).is_some() && self.kind(alias + 1) == Some(TokenKind::LeftParen);
+        Some(Place { only: star || is_only(1) || in_parentheses && is_only(2), renames })
+    }
+
+    /// Whether a relation's name stands somewhere for its whole rows: anywhere but in front of a dot and where it is given.
+    fn needs_rows(&self, called: &str, name: Span) -> bool {
+        let last = self.tokens.iter().position(|token| token.end == name.end).unwrap_or_default();
+        (0..self.tokens.len()).any(|at| {
+            let given = self.tokens.get(at).is_some_and(|token| token.start >= name.start && token.end <= name.end)
+                || (at == last + 1 || at == last + 2)
+                    && self.word(last + 1).is_some_and(|word| word == called || word == "as");
+            !given && self.word(at).is_some_and(|word| word == called) && self.kind(at + 1) != Some(TokenKind::Dot)
+        })
+    }
+}
