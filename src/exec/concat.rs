@@ -5,7 +5,7 @@
 //! yet waits, as its socket is not read.
 
 use crate::wire::body::Reader;
-use crate::wire::message::Failure;
+use crate::wire::message::{self, Failure};
 
 /// The first number of a type that a user has defined (`FirstNormalObjectId`): others' numbers differ from shard to shard.
 const FIRST_OF_USERS: u32 = 16384;
@@ -60,7 +60,12 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Concat {
     limit: Option<u64>,
+    /// So many rows are wanted now.
+    most: Option<u64>,
     rows: u64,
+    /// The first command tag without its number, and the sum of all numbers.
+    tag: Vec<u8>,
+    total: u64,
     columns: Option<Vec<Column>>,
     /// The client asked what the columns are.
     described: bool,
@@ -72,7 +77,27 @@ pub struct Concat {
 impl Concat {
     /// An answer of at most `limit` rows, with a RowDescription in it where the client is to hear of it.
     pub fn new(limit: Option<u64>, described: bool) -> Self {
-        Self { limit, rows: 0, columns: None, described, leads: true, completed: false, failure: None }
+        Self {
+            limit,
+            most: None,
+            rows: 0,
+            tag: Vec::new(),
+            total: 0,
+            columns: None,
+            described,
+            leads: true,
+            completed: false,
+            failure: None,
+        }
+    }
+
+    /// Lets only the first `most` rows through, as Execute does; 0 for all.
+    pub fn limit_to(&mut self, most: u32) {
+        self.most = (most > 0).then_some(u64::from(most));
+    }
+
+    fn is_full(&self) -> bool {
+        [self.limit, self.most].into_iter().flatten().any(|most| self.rows >= most)
     }
 
     /// Takes one whole frame of the shard whose turn it is; errors and ReadyForQuery are the caller's.
@@ -83,13 +108,14 @@ impl Concat {
                 let fits = self.check(frame.get(5..).unwrap_or_default());
                 if fits && self.leads && self.described { Verdict::Forward } else { Verdict::Drop }
             }
-            b'D' if self.failure.is_some() || self.limit.is_some_and(|limit| self.rows >= limit) => Verdict::Drop,
+            b'D' if self.failure.is_some() || self.is_full() => Verdict::Drop,
             b'D' => {
                 self.rows += 1;
                 Verdict::Forward
             }
-            b'C' => {
+            b'C' | b's' => {
                 self.completed = true;
+                self.note_tag(frame.get(5..).unwrap_or_default());
                 Verdict::Drop
             }
             // What the others say besides would be repetitions.
@@ -104,15 +130,31 @@ impl Concat {
         self.leads = false;
     }
 
-    /// The end of the answer: its command tag, or why there is none.
+    /// Appends the end of the answer: the command tag, or that there may be more rows.
     ///
     /// # Errors
     /// The shards' columns are not the same, or of types that mean something else on each.
-    pub fn finish(self) -> Result<String, Failure> {
-        match self.failure {
-            Some(failure) => Err(failure),
-            None => Ok(format!("SELECT {}", self.rows)),
+    pub fn finish(self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
         }
+        if self.most.is_some_and(|most| self.rows >= most) {
+            message::empty(out, b's');
+            return Ok(());
+        }
+        let selects = self.tag.is_empty() || self.tag == b"SELECT";
+        let (tag, number) = if selects { (&b"SELECT"[..], self.rows) } else { (&self.tag[..], self.total) };
+        message::command_complete(out, &[tag, b" ", number.to_string().as_bytes()].concat());
+        Ok(())
+    }
+
+    fn note_tag(&mut self, tag: &[u8]) {
+        let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
+        let Some(space) = tag.iter().rposition(|byte| *byte == b' ') else { return };
+        let (words, number) = tag.split_at(space);
+        let number = std::str::from_utf8(number).ok().and_then(|number| number.trim().parse::<u64>().ok());
+        self.total = self.total.saturating_add(number.unwrap_or_default());
+        self.tag = words.to_vec();
     }
 
     fn check(&mut self, body: &[u8]) -> bool {
@@ -182,7 +224,6 @@ fn columns(body: &[u8]) -> Option<Vec<Column>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::message;
 
     fn described(name: &str, kind: u32) -> Vec<u8> {
         let mut out = Vec::new();
@@ -217,7 +258,31 @@ mod tests {
             .map(|frame| concat.take(frame))
             .collect();
         assert_eq!(second, [Drop, Drop, Forward, Drop, Drop, Drop]);
-        assert_eq!(concat.finish().unwrap(), "SELECT 3");
+        assert_eq!(end_of(concat), Ok("C SELECT 3".to_owned()));
+    }
+
+    fn end_of(concat: Concat) -> Result<String, &'static str> {
+        let mut out = Vec::new();
+        concat.finish(&mut out).map_err(|failure| failure.code)?;
+        let text = String::from_utf8_lossy(out.get(5..).unwrap_or_default()).trim_end_matches('\0').to_owned();
+        Ok(format!("{} {text}", char::from(out[0])))
+    }
+
+    #[test]
+    fn numbers_of_rows_written_are_added_and_rows_wanted_are_no_more() {
+        let mut concat = Concat::new(None, true);
+        concat.take(b"C\0\0\0\x0dUPDATE 2\0");
+        concat.next();
+        concat.take(b"C\0\0\0\x0eUPDATE 40\0");
+        assert_eq!(end_of(concat), Ok("C UPDATE 42".to_owned()));
+
+        let mut concat = Concat::new(None, true);
+        concat.limit_to(2);
+        let frames: [&[u8]; 5] = [ROW, b"C\0\0\0\x0dSELECT 1\0", ROW, ROW, b"s\0\0\0\x04"];
+        let verdicts = frames.map(|frame| concat.take(frame));
+        use Verdict::{Drop, Forward};
+        assert_eq!(verdicts, [Forward, Drop, Forward, Drop, Drop]);
+        assert_eq!(end_of(concat), Ok("s ".to_owned()));
     }
 
     #[test]
@@ -228,9 +293,9 @@ mod tests {
             concat.next();
             concat.take(second);
             let row = concat.take(ROW);
-            (concat.finish().map_err(|failure| failure.code), row)
+            (end_of(concat), row)
         };
-        assert_eq!(ends(&described("a", 23), &described("a", 23)), (Ok("SELECT 1".to_owned()), Verdict::Forward));
+        assert_eq!(ends(&described("a", 23), &described("a", 23)), (Ok("C SELECT 1".to_owned()), Verdict::Forward));
         for (first, second, code) in [
             (described("a", 23), described("a", 25), "XX001"),
             (described("a", 23), described("b", 23), "XX001"),

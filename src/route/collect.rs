@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use super::placement::ShardId;
 use super::plan::Occurrence;
+use super::spread::write_edited;
 use crate::sql::facts::Span;
 
 /// Settings of the session on which the text of a value depends, and the beginnings of those values with which the text reads back as the same
@@ -100,21 +101,22 @@ impl Collect {
 
     /// The statement over rows that come as parameters, an array of text for each column of each part, the first one's number being `first`.
     pub fn answer(&self, sql: &str, first: usize) -> String {
-        let mut order: Vec<(usize, &Part)> = Vec::new();
-        let mut next = first;
+        let mut text = String::new();
+        write_edited(&mut text, sql, &self.edits(first), 0, sql.len());
+        text
+    }
+
+    /// What stands in the place of each table's name, in the order of the places.
+    pub(super) fn edits(&self, first: usize) -> Vec<(Span, String)> {
+        let (mut edits, mut next) = (Vec::new(), first);
         for part in &self.parts {
-            order.push((next, part));
+            let mut text = String::new();
+            part.write_rows(&mut text, next);
+            edits.push((part.name, text));
             next += part.columns.len();
         }
-        order.sort_by_key(|(_, part)| part.name.start);
-        let (mut text, mut done) = (String::new(), 0);
-        for (number, part) in order {
-            text.push_str(sql.get(done..part.name.start as usize).unwrap_or_default());
-            part.write_rows(&mut text, number);
-            done = part.name.end as usize;
-        }
-        text.push_str(sql.get(done..).unwrap_or_default());
-        text
+        edits.sort_by_key(|(span, _)| span.start);
+        edits
     }
 
     /// What is collected, for the printed plan.

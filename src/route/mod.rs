@@ -18,7 +18,9 @@ mod infer;
 mod key;
 mod placement;
 mod plan;
+mod print;
 mod rules;
+pub mod spread;
 mod topology;
 
 pub use collect::Collect;
@@ -26,6 +28,7 @@ pub use key::{KeyType, KeyValue, Written};
 pub use placement::{Placement, ShardId};
 pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, TemplatePlan};
 pub use rules::NAMES as RULE_NAMES;
+pub use spread::Spread;
 pub use topology::{Placed, Sharded, TableUse, Topology};
 
 use crate::sql::facts::{self, Facts};

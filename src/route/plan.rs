@@ -1,12 +1,12 @@
 //! What the router decided, as plain data: per template, and per execution once its constants are known.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::collect::Collect;
 use super::constant::Choice;
 use super::key::KeyType;
 use super::placement::{Placement, ShardId};
+use super::spread::Spread;
 use crate::sql::facts::Span;
 
 /// Where one execution of a statement goes.
@@ -22,6 +22,8 @@ pub enum Route {
     Several(Shards, Option<u64>),
     /// To the first shard, which computes it from rows that these shards send.
     Collect(Shards),
+    /// To each of the first, which write their own rows, with rows that the second send.
+    Spread(Shards, Shards),
     /// To every shard; the client gets the first one's answer. All must succeed, or none.
     All,
     /// Transaction control and session settings: the proxy itself executes them.
@@ -82,6 +84,8 @@ pub(super) enum Action {
     Scatter(Scatter),
     /// One shard computes it from rows of all.
     Collect(Box<Collect>),
+    /// Each shard on which rows can lie writes its own.
+    Spread(Box<Spread>),
     Refuse(Refusal),
 }
 
@@ -158,6 +162,7 @@ impl TemplatePlan {
             Action::ByKey(occurrences) => self.bind_keys(occurrences, bindings),
             Action::Scatter(scatter) => self.bind_scatter(scatter, bindings),
             Action::Collect(collect) => self.bind_collect(collect, bindings),
+            Action::Spread(spread) => self.bind_spread(spread, bindings),
         }
     }
 
@@ -167,6 +172,23 @@ impl TemplatePlan {
             Action::Collect(collect) => Some(collect),
             _ => None,
         }
+    }
+
+    /// How it is split over shards, where that is the plan; for places see [`TemplatePlan::collect`].
+    pub fn spread(&self) -> Option<&Spread> {
+        match &self.action {
+            Action::Spread(spread) => Some(spread),
+            _ => None,
+        }
+    }
+
+    /// Which rows of VALUES belong on a shard.
+    pub fn own_rows(&self, shard: ShardId, bindings: &dyn Bindings) -> Vec<bool> {
+        let place = |occurrence: &Occurrence| {
+            let set = self.shards_of(occurrence, bindings).ok()?;
+            (set.count_ones() == 1).then(|| ShardId(set.trailing_zeros() as usize))
+        };
+        self.spread().map(|spread| spread.own(place, shard)).unwrap_or_default()
     }
 
     /// The refusal of every execution of this template, if it is refused whatever its constants are.
@@ -209,8 +231,7 @@ impl TemplatePlan {
             span: scatter.occurrences.first().map(|occurrence| occurrence.span),
         };
         if says_now(bindings) {
-            let reason = "a constant says `now` or the like, which each shard would read at another moment";
-            return Err(refuse(reason, "compute the time in the application and send it as a constant"));
+            return Err(self.other_moments());
         }
         let limit = match scatter.limit {
             None | Some(Amount::None) => None,
@@ -244,22 +265,46 @@ impl TemplatePlan {
 
     /// One shard that has all rows computes it alone; else all on which some can lie send them.
     fn bind_collect(&self, collect: &Collect, bindings: &dyn Bindings) -> Result<Route, Refusal> {
-        let every = ShardSet::MAX >> (MAX_SHARDS - self.shards.len().clamp(1, MAX_SHARDS));
-        let mut needed: ShardSet = 0;
-        for occurrence in &collect.occurrences {
-            let known = if occurrence.pins.is_empty() { None } else { self.shards_of(occurrence, bindings).ok() };
-            needed |= known.unwrap_or(every);
-        }
+        let needed = collect.occurrences.iter().fold(0, |set, one| set | self.found_on(one, bindings));
         match needed.count_ones() {
             0 => Ok(Route::Single(ShardId(0))),
             1 => Ok(Route::Single(ShardId(needed.trailing_zeros() as usize))),
-            _ if collect.filters() && says_now(bindings) => Err(Refusal {
-                rule: self.rule,
-                reason: "a constant says `now` or the like, which each shard would read at another moment".to_owned(),
-                hint: "compute the time in the application and send it as a constant".to_owned(),
-                span: None,
-            }),
+            _ if collect.filters() && says_now(bindings) => Err(self.other_moments()),
             _ => Ok(Route::Collect(Shards(needed))),
+        }
+    }
+
+    /// Each shard that can have rows writes its own; one that has all there is, written or read, runs the statement as it is.
+    fn bind_spread(&self, spread: &Spread, bindings: &dyn Bindings) -> Result<Route, Refusal> {
+        let mut targets: ShardSet = 0;
+        for row in &spread.rows {
+            targets |= self.shards_of(&row.occurrence, bindings)?;
+        }
+        if spread.rows.is_empty() {
+            targets = self.found_on(&spread.target, bindings);
+        }
+        let from = spread.collect.occurrences.iter().fold(0, |set, one| set | self.found_on(one, bindings));
+        match (targets.count_ones(), (targets | from).count_ones()) {
+            (0, _) => Ok(Route::Single(ShardId(0))),
+            (_, 1) => Ok(Route::Single(ShardId(targets.trailing_zeros() as usize))),
+            _ if says_now(bindings) => Err(self.other_moments()),
+            _ => Ok(Route::Spread(Shards(targets), Shards(from))),
+        }
+    }
+
+    /// The shards on which an occurrence's rows can be; all where its pins do not say.
+    fn found_on(&self, occurrence: &Occurrence, bindings: &dyn Bindings) -> ShardSet {
+        let every = ShardSet::MAX >> (MAX_SHARDS - self.shards.len().clamp(1, MAX_SHARDS));
+        let known = if occurrence.pins.is_empty() { None } else { self.shards_of(occurrence, bindings).ok() };
+        known.unwrap_or(every)
+    }
+
+    fn other_moments(&self) -> Refusal {
+        Refusal {
+            rule: self.rule,
+            reason: "a constant says `now` or the like, which each shard would read at another moment".to_owned(),
+            hint: "compute the time in the application and send it as a constant".to_owned(),
+            span: None,
         }
     }
 
@@ -328,100 +373,6 @@ impl TemplatePlan {
             span: odd.map(|occurrence| occurrence.span),
         }
     }
-
-    /// The plan of one execution as a tree, with the rule that decided.
-    pub fn print(&self, bindings: &dyn Bindings, sql: &str) -> String {
-        let (head, mut leaves, because) = match self.bind(bindings) {
-            Ok(Route::Collect(shards)) => {
-                let mut leaves = self.collect().map(|collect| collect.leaves(sql)).unwrap_or_default();
-                leaves.extend(self.reference_leaf());
-                return tree(&self.route_name(Route::Collect(shards)), "collect-rows", &leaves);
-            }
-            Ok(route) => (self.route_name(route), self.leaves(bindings), self.because(bindings)),
-            Err(refusal) => {
-                let mut leaves = Vec::new();
-                if let Some(clause) = refusal.span.map(|span| span.of(sql)).filter(|clause| !clause.is_empty()) {
-                    leaves.push(format!("at: {}", clause.split_whitespace().collect::<Vec<_>>().join(" ")));
-                }
-                leaves.push(format!("hint: {}", refusal.hint));
-                return tree("refuse", &format!("{}: {}", refusal.rule, refusal.reason), &leaves);
-            }
-        };
-        leaves.extend(self.reference_leaf());
-        let rule = if because.is_empty() { self.rule.to_owned() } else { format!("{}: {because}", self.rule) };
-        tree(&head, &rule, &leaves)
-    }
-
-    fn reference_leaf(&self) -> Option<String> {
-        (!self.references.is_empty()).then(|| format!("reference: {}", self.references.join(", ")))
-    }
-
-    /// `single shard=a`, `all`, ...
-    pub fn route_name(&self, route: Route) -> String {
-        match route {
-            Route::Single(shard) => {
-                format!("single shard={}", self.shards.get(shard.0).map_or("?", String::as_str))
-            }
-            Route::Several(shards, limit) => {
-                let names: Vec<&str> =
-                    shards.iter().filter_map(|shard| self.shards.get(shard)).map(String::as_str).collect();
-                let limit = limit.map(|rows| format!(" first {rows}")).unwrap_or_default();
-                format!("scatter shards={}{limit}", names.join(","))
-            }
-            Route::Collect(shards) => {
-                let names: Vec<&str> =
-                    shards.iter().filter_map(|shard| self.shards.get(shard)).map(String::as_str).collect();
-                format!("collect shards={}", names.join(","))
-            }
-            Route::Any => "any".to_owned(),
-            Route::Catalog => "catalog".to_owned(),
-            Route::All => "all".to_owned(),
-            Route::Control => "control".to_owned(),
-        }
-    }
-
-    fn occurrences(&self) -> &[Occurrence] {
-        match &self.action {
-            Action::ByKey(occurrences) | Action::Scatter(Scatter { occurrences, .. }) => occurrences,
-            Action::Collect(collect) => &collect.occurrences,
-            Action::Fixed(_) | Action::Refuse(_) => &[],
-        }
-    }
-
-    fn because(&self, bindings: &dyn Bindings) -> String {
-        self.occurrences().first().map(|first| reason_of(first, &self.shards, bindings)).unwrap_or_default()
-    }
-
-    fn leaves(&self, bindings: &dyn Bindings) -> Vec<String> {
-        let mut leaves: Vec<String> =
-            self.occurrences().iter().map(|occurrence| reason_of(occurrence, &self.shards, bindings)).collect();
-        leaves.dedup();
-        leaves.drain(..leaves.len().min(1));
-        leaves
-    }
-}
-
-fn reason_of(occurrence: &Occurrence, shards: &[String], bindings: &dyn Bindings) -> String {
-    let mut text = String::new();
-    for pin in &occurrence.pins {
-        if !text.is_empty() {
-            text.push_str(" and ");
-        }
-        match pin {
-            Pin::Local(shard) => {
-                let shard = shards.get(shard.0).map_or("?", String::as_str);
-                let _ = write!(text, "{} is local to {shard}", occurrence.name);
-            }
-            Pin::Key { column, choices, .. } => {
-                let shown: Vec<String> = choices.iter().map(|choice| choice.shown(bindings)).collect();
-                let _ = match shown.as_slice() {
-                    [one] => write!(text, "{}.{column} = {one}", occurrence.name),
-                    many => write!(text, "{}.{column} IN ({})", occurrence.name, many.join(", ")),
-                };
-            }
-        }
-    }
-    text
 }
 
 /// Whether a constant holds one of the words that PostgreSQL reads as the present, by itself.
@@ -434,13 +385,4 @@ fn says_now(bindings: &dyn Bindings) -> bool {
             [&b"now"[..], b"today", b"tomorrow", b"yesterday"].iter().any(|now| word.eq_ignore_ascii_case(now))
         })
     })
-}
-
-fn tree(head: &str, by: &str, leaves: &[String]) -> String {
-    let mut text = format!("{head:<24}by {by}\n");
-    for (index, leaf) in leaves.iter().enumerate() {
-        let branch = if index + 1 == leaves.len() { "└─" } else { "├─" };
-        let _ = writeln!(text, "{branch} {leaf}");
-    }
-    text
 }

@@ -143,7 +143,7 @@ fn what_cannot_be_proven_is_refused_with_a_reason() {
             "SELECT * FROM customers WHERE name = 'x' FOR UPDATE",
             "SELECT * FROM customers WHERE ctid = '(0,1)'",
             "UPDATE customers SET id = 5 WHERE id = 1",
-            "DELETE FROM orders",
+            "DELETE FROM orders WHERE customer_id IN (SELECT id FROM customers LIMIT 1)",
             "SELECT * FROM nowhere_listed",
             "LISTEN x",
             "CREATE TEMP TABLE t (a int)",

@@ -32,11 +32,11 @@ pub(super) enum Deed {
     ShipOrder,
     PlaceOrder,
     CountAllOrders,
-    ExpireOrders,
+    LockOpenOrders,
 }
 
 impl Deed {
-    /// How often each is done in one round of a client; `CountAllOrders` and `ExpireOrders` are tried once in all.
+    /// How often each is done in one round of a client; `CountAllOrders` and `LockOpenOrders` are tried once in all.
     const ROUND: [Self; 17] = [
         Self::LookUpCustomer,
         Self::LatestOrders,
@@ -82,7 +82,7 @@ impl Deed {
                 "INSERT INTO orders (id, customer_id, status, total, placed_at) VALUES (1, 7, 'open', 20.90, now())"
             }
             Self::CountAllOrders => "SELECT status, count(*), sum(total) FROM orders GROUP BY status ORDER BY status",
-            Self::ExpireOrders => "UPDATE orders SET status = 'expired' WHERE placed_at < '2000-01-01'",
+            Self::LockOpenOrders => "SELECT id FROM orders WHERE status = 'open' FOR UPDATE",
         }
     }
 }
@@ -140,7 +140,7 @@ pub(super) async fn run(stage: &Stage, duration: Duration) -> Result<Tally> {
             }
             if number == 0 {
                 client.does(Deed::CountAllOrders).await?;
-                client.does(Deed::ExpireOrders).await?;
+                client.does(Deed::LockOpenOrders).await?;
             }
             Ok::<Tally, Error>(client.tally)
         });
@@ -224,7 +224,7 @@ impl Client {
                 self.ask(deed, sql, &[&id, &order]).await
             }
             Deed::PlaceOrder => self.place_order(customer).await,
-            Deed::CountAllOrders | Deed::ExpireOrders => self.say(deed, deed.example()).await,
+            Deed::CountAllOrders | Deed::LockOpenOrders => self.say(deed, deed.example()).await,
         }
     }
 
@@ -272,7 +272,7 @@ impl Client {
         match answer {
             Ok(()) => Ok(()),
             Err(error)
-                if deed == Some(Deed::ExpireOrders) && error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) =>
+                if deed == Some(Deed::LockOpenOrders) && error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) =>
             {
                 self.tally.refused.push(error.to_string());
                 Ok(())

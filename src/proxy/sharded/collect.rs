@@ -9,10 +9,11 @@ use crate::exec::concat::Columns;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::extended::Step;
 use crate::proxy::sharded::names::Target;
-use crate::proxy::sharded::prepare::{Given, malformed, read_parameters};
-use crate::proxy::sharded::scatter::complete;
+pub(super) use crate::proxy::sharded::prepare::Given;
+use crate::proxy::sharded::prepare::{malformed, read_parameters};
+use crate::proxy::sharded::scatter::{complete, in_one_go};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
-use crate::route::{Collect, ShardId, Shards};
+use crate::route::{Collect, ShardId, Shards, TemplatePlan};
 use crate::wire::body::{Reader, error_fields};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::message::{self, Failure};
@@ -22,7 +23,7 @@ pub(super) const COMPUTES: usize = 0;
 /// How many rows are asked for at a time.
 const TURN: u32 = 10_000;
 /// The number of the type `text[]`.
-const TEXT_ARRAY: u32 = 1009;
+pub(super) const TEXT_ARRAY: u32 = 1009;
 
 /// A statement as the client sent it.
 pub(super) struct Asked<'a> {
@@ -34,12 +35,23 @@ pub(super) struct Asked<'a> {
     pub values: Option<&'a [u8]>,
     /// The client is told of the columns.
     pub described: bool,
+    /// So many rows are wanted now; 0 for all.
+    pub most: u32,
 }
 
-/// What the computing shard says of a statement.
+impl Asked<'_> {
+    /// The values that were bound.
+    pub fn given(&self) -> Result<Option<Given<'_>>, Trouble> {
+        let read = |rest| read_parameters(&mut Reader::new(rest)).map_err(malformed);
+        self.values.map(read).transpose()
+    }
+}
+
+/// What a shard says of a statement.
 #[derive(Default)]
-struct Described {
-    parameters: Vec<u32>,
+pub(super) struct Described {
+    /// Types of its parameters.
+    pub parameters: Vec<u32>,
     /// The body of RowDescription.
     columns: Vec<u8>,
 }
@@ -47,7 +59,9 @@ struct Described {
 impl ShardedSession {
     /// Answers a statement from rows of these shards.
     pub(super) async fn by_collecting(&mut self, shards: Shards, asked: &Asked<'_>, care: Care) -> Result<(), Trouble> {
-        let collect = self.collect_of(asked.sql)?;
+        let plan = self.plan_of(asked.sql)?;
+        let changed = || Failure::error("XX000", "the plan of this statement has changed meanwhile");
+        let collect = plan.collect().ok_or_else(changed)?;
         let mut all: Vec<usize> = shards.iter().chain([COMPUTES]).collect();
         all.sort_unstable();
         all.dedup();
@@ -57,29 +71,17 @@ impl ShardedSession {
             // Their unnamed statements are replaced.
             self.link(shard)?.conn.state.forget_unnamed();
         }
-        let described = self.ask_what_it_is(asked).await?;
-        let values = match asked.values {
-            Some(rest) => Some((rest, read_parameters(&mut Reader::new(rest)).map_err(malformed)?)),
-            None => None,
-        };
-        let given = values.as_ref().map(|(rest, given)| (*rest, given));
-        let collected = self.rows_of(&shards.iter().collect::<Vec<_>>(), &collect, asked, &described, given).await?;
-        let parameters = described.parameters.len();
+        let described = self.ask_what_it_is(COMPUTES, asked).await?;
+        let given = asked.given()?;
+        let shards: Vec<usize> = shards.iter().collect();
+        let collected = self.rows_of(&shards, collect, asked, &described, given.as_ref()).await?;
+        let arrays: Vec<(u32, Vec<u8>)> = collected.arrays().map(|array| (TEXT_ARRAY, array)).collect();
         let mut out = Vec::new();
-        let mut statement = collect.answer(asked.sql, parameters + 1).into_bytes();
-        statement.push(0);
-        let arrays: Vec<Vec<u8>> = collected.arrays().collect();
-        let count = u16::try_from(parameters + arrays.len()).map_err(|_| {
-            Failure::error("54000", "the statement and the rows it needs have more than 65535 parameters")
-        })?;
-        statement.extend(count.to_be_bytes());
-        described.parameters.iter().for_each(|oid| statement.extend(oid.to_be_bytes()));
-        arrays.iter().for_each(|_| statement.extend(TEXT_ARRAY.to_be_bytes()));
-        message::parse(&mut out, b"", &statement);
-        bind(&mut out, given, &arrays, given.map_or(&[0, 0][..], |(_, given)| given.result_formats));
+        parse(&mut out, collect.answer(asked.sql, described.parameters.len() + 1), &described, &arrays)?;
+        bind(&mut out, given.as_ref(), &arrays, given.as_ref().map_or(&[0, 0][..], |given| given.result_formats));
         drop(arrays);
         message::named(&mut out, b'D', b'P', b"");
-        message::execute(&mut out, b"");
+        execute(&mut out, asked.most);
         let link = self.link(COMPUTES)?;
         // Everything before it was answered.
         *link.queue() = out;
@@ -92,23 +94,22 @@ impl ShardedSession {
     }
 
     /// The plan of this very text: places in a template's plan are those of another one.
-    fn collect_of(&mut self, sql: &str) -> Result<Collect, Trouble> {
+    pub(super) fn plan_of(&mut self, sql: &str) -> Result<TemplatePlan, Trouble> {
         let snapshot = self.shared.current().ok_or_else(|| Failure::error("08006", "the catalog has not been read"))?;
         let session = self.session_facts()?;
         let scan = self.scanner.scan(sql.as_bytes());
-        let collect = snapshot.collect(sql, &scan, session);
-        collect
-            .ok_or_else(|| Trouble::Reply(Failure::error("XX000", "the plan of this statement has changed meanwhile")))
+        Ok(snapshot.plan_afresh(sql, &scan, session))
     }
 
-    async fn ask_what_it_is(&mut self, asked: &Asked<'_>) -> Result<Described, Trouble> {
-        let link = self.link(COMPUTES)?;
+    /// Asks a shard what a statement is.
+    pub(super) async fn ask_what_it_is(&mut self, shard: usize, asked: &Asked<'_>) -> Result<Described, Trouble> {
+        let link = self.link(shard)?;
         message::parse(link.queue(), b"", asked.statement);
         message::named(link.queue(), b'D', b'S', b"");
         link.sync();
         let (mut described, mut error) = (Described::default(), None);
         loop {
-            let Ok(frame) = self.link(COMPUTES)?.frame().await else { return Err(self.lose(COMPUTES)) };
+            let Ok(frame) = self.link(shard)?.frame().await else { return Err(self.lose(shard)) };
             match frame.tag {
                 b't' => {
                     let mut reader = Reader::new(frame.body());
@@ -124,13 +125,14 @@ impl ShardedSession {
         }
     }
 
-    async fn rows_of(
+    /// Collects what these shards are asked for.
+    pub(super) async fn rows_of(
         &mut self,
         shards: &[usize],
         collect: &Collect,
         asked: &Asked<'_>,
         described: &Described,
-        given: Option<(&[u8], &Given<'_>)>,
+        given: Option<&Given<'_>>,
     ) -> Result<Collected, Trouble> {
         let types: Vec<u8> = described.parameters.iter().flat_map(|oid| oid.to_be_bytes()).collect();
         let count = u16::try_from(described.parameters.len()).unwrap_or(u16::MAX).to_be_bytes();
@@ -208,7 +210,7 @@ impl ShardedSession {
                     Some(_) => {}
                     None => trouble = Some(Trouble::Reply(other_columns())),
                 },
-                b'D' | b'C' | b'N' => {
+                b'D' | b'C' | b's' | b'N' => {
                     rows |= frame.tag == b'D';
                     self.to_client.extend_from_slice(frame.bytes);
                 }
@@ -217,60 +219,101 @@ impl ShardedSession {
         }
     }
 
-    /// Runs a group of messages about one query that is computed so.
-    pub(super) async fn run_collecting(&mut self, shards: Shards, group: &mut Vec<Step>) -> Result<(), Trouble> {
+    /// Runs a group of messages about one statement whose text or values are the proxy's own on its shards.
+    pub(super) async fn run_rewritten(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
+        let one = Target::Shard(match target {
+            Target::Spread(shards, _) => shards.iter().next().unwrap_or(COMPUTES),
+            _ => COMPUTES,
+        });
         let mut before = std::mem::take(group);
         let is_about_portal = |step: &Step| !matches!(step, Step::Parse(_) | Step::DescribeStatement(_));
         let Some(first) = before.iter().position(is_about_portal) else {
             // A statement that is not bound yet needs one shard to be looked at.
-            return self.run_group(Target::Shard(COMPUTES), &mut before).await;
+            return self.run_group(one, &mut before).await;
         };
         let mut query = before.split_off(first);
         let last = query.iter().position(|step| matches!(step, Step::Execute(_))).map_or(query.len(), |at| at + 1);
         let mut after = query.split_off(last);
-        let described = complete(&mut query)?;
-        self.run_group(Target::Shard(COMPUTES), &mut before).await?;
-        if let Some(Step::Bind { named, planned, rest, .. }) = query.first() {
-            let asked = Asked { sql: &named.sql, statement: &named.statement.rest, values: Some(rest), described };
-            self.by_collecting(shards, &asked, planned.care).await?;
+        let wanted = complete(&mut query)?;
+        if after.iter().any(|step| matches!(step, Step::Execute(_) | Step::DescribePortal(_))) {
+            return Err(in_one_go().into());
         }
-        self.run_group(Target::Shard(COMPUTES), &mut after).await
+        self.run_group(one, &mut before).await?;
+        if let Some(Step::Bind { named, planned, rest, .. }) = query.first() {
+            let asked = Asked {
+                sql: &named.sql,
+                statement: &named.statement.rest,
+                values: Some(rest),
+                described: wanted.described,
+                most: wanted.most,
+            };
+            match target {
+                Target::Spread(shards, from) => self.by_spreading(shards, from, &asked, planned.care).await?,
+                Target::Collect(shards) => self.by_collecting(shards, &asked, planned.care).await?,
+                _ => return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target"))),
+            }
+        }
+        self.run_group(one, &mut after).await
     }
 }
 
 /// Asks for the next rows of the unnamed portal.
 fn turn(queue: &mut Vec<u8>) {
-    message::frame(queue, b'E', |out| {
-        message::cstr(out, b"");
-        out.extend(TURN.to_be_bytes());
-    });
+    execute(queue, TURN);
     queue.extend_from_slice(b"H\0\0\0\x04");
 }
 
+fn execute(queue: &mut Vec<u8>, most: u32) {
+    message::frame(queue, b'E', |out| {
+        message::cstr(out, b"");
+        out.extend(most.to_be_bytes());
+    });
+}
+
+/// Prepares the unnamed statement with the client's parameters and these besides: type and value.
+pub(super) fn parse(
+    queue: &mut Vec<u8>,
+    text: String,
+    described: &Described,
+    more: &[(u32, Vec<u8>)],
+) -> Result<(), Failure> {
+    let mut statement = text.into_bytes();
+    statement.push(0);
+    let count = u16::try_from(described.parameters.len() + more.len())
+        .map_err(|_| Failure::error("54000", "the statement and the rows it needs have more than 65535 parameters"))?;
+    statement.extend(count.to_be_bytes());
+    for oid in described.parameters.iter().chain(more.iter().map(|(oid, _)| oid)) {
+        statement.extend(oid.to_be_bytes());
+    }
+    message::parse(queue, b"", &statement);
+    Ok(())
+}
+
 /// Binds the unnamed statement to the client's values and these besides.
-fn bind(queue: &mut Vec<u8>, given: Option<(&[u8], &Given<'_>)>, arrays: &[Vec<u8>], result_formats: &[u8]) {
+pub(super) fn bind(queue: &mut Vec<u8>, given: Option<&Given<'_>>, more: &[(u32, Vec<u8>)], result_formats: &[u8]) {
     let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
-    let own = given.map_or(0, |(_, given)| given.values.len());
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let values = given.map(|given| given.values.as_slice()).unwrap_or_default();
     message::frame(queue, b'B', |out| {
         out.extend([0, 0]);
-        out.extend(count(own + arrays.len()));
-        for index in 0..own {
-            out.extend(given.map_or(0, |(_, given)| given.format(index)).to_be_bytes());
+        out.extend(count(values.len() + more.len()));
+        for index in 0..values.len() {
+            out.extend(given.map_or(0, |given| given.format(index)).to_be_bytes());
         }
-        arrays.iter().for_each(|_| out.extend([0, 0]));
-        out.extend(count(own + arrays.len()));
-        for value in given.iter().flat_map(|(_, given)| &given.values) {
+        more.iter().for_each(|_| out.extend([0, 0]));
+        out.extend(count(values.len() + more.len()));
+        for value in values {
             match value {
                 Some(value) => {
-                    out.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+                    out.extend(length(value));
                     out.extend_from_slice(value);
                 }
                 None => out.extend((-1i32).to_be_bytes()),
             }
         }
-        for array in arrays {
-            out.extend(u32::try_from(array.len()).unwrap_or(u32::MAX).to_be_bytes());
-            out.extend_from_slice(array);
+        for (_, value) in more {
+            out.extend(length(value));
+            out.extend_from_slice(value);
         }
         out.extend_from_slice(result_formats);
     });

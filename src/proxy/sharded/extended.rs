@@ -99,7 +99,7 @@ impl ShardedSession {
                 continue;
             };
             let is_bind = |step: &Step| matches!(step, Step::Bind { .. });
-            let again = matches!(target, Target::Several(..) | Target::Collect(_))
+            let again = matches!(target, Target::Several(..) | Target::Collect(_) | Target::Spread(..))
                 && is_bind(&step)
                 && group.iter().any(is_bind);
             if target != at_target || again || group.is_empty() {
@@ -167,6 +167,7 @@ impl ShardedSession {
             Target::Shard(_) | Target::All => current,
             Target::Several(shards, _) => Target::Shard(shards.iter().next().unwrap_or(0)),
             Target::Collect(_) => Target::Shard(COMPUTES),
+            Target::Spread(shards, _) => Target::Shard(shards.iter().next().unwrap_or(COMPUTES)),
             Target::Own => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
         }
     }
@@ -246,21 +247,24 @@ impl ShardedSession {
         if group.is_empty() {
             return Ok(());
         }
-        if let Target::Collect(shards) = target {
-            return Box::pin(self.run_collecting(shards, group)).await;
+        if matches!(target, Target::Collect(_) | Target::Spread(..)) {
+            return Box::pin(self.run_rewritten(target, group)).await;
         }
         let mut group = std::mem::take(group);
         let mut concat = None;
         let shards = match target {
             Target::Shard(shard) => vec![shard],
             Target::Several(shards, limit) if group.iter().any(|step| !matches!(step, Step::Parse(_))) => {
-                concat = Some(Concat::new(limit, complete(&mut group)?));
+                let wanted = complete(&mut group)?;
+                let mut fresh = Concat::new(limit, wanted.described);
+                fresh.limit_to(wanted.most);
+                concat = Some(fresh);
                 shards.iter().collect()
             }
             // A statement that is not bound yet needs one shard to be looked at.
             Target::Several(shards, _) => shards.iter().take(1).collect(),
             Target::All => self.every_shard(),
-            Target::Own | Target::Collect(_) => {
+            Target::Own | Target::Collect(_) | Target::Spread(..) => {
                 return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target")));
             }
         };

@@ -8,6 +8,7 @@
 //!    single, any, catalog -> that shard's link, answers passed on as they come
 //!    several              -> these shards' links, their rows one shard after the other (exec::concat)
 //!    collect              -> rows of these shards, as arrays, to the first, which computes the answer (exec::collect)
+//!    spread               -> each of these shards' links writes its own rows; one answer for all (exec::concat)
 //!    all                  -> every shard's link, in one transaction; gathered to one answer
 //!    control              -> exec::transaction; commit over the shards that joined
 //!    refuse               -> 0A000 with the reason
@@ -33,6 +34,7 @@ mod session;
 mod settings;
 mod simple;
 mod snapshot;
+mod spread;
 
 pub use session::{ShardedSession, Visitor};
 pub use snapshot::Shared;

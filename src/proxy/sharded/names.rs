@@ -45,6 +45,8 @@ pub(super) enum Target {
     Several(Shards, Option<u64>),
     /// The first shard, for what it makes of the rows of these.
     Collect(Shards),
+    /// Each of the first, which write their own rows, with rows that the second send.
+    Spread(Shards, Shards),
     /// Every shard.
     All,
     /// Nowhere: the proxy answers itself.

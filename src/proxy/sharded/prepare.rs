@@ -166,7 +166,9 @@ impl ShardedSession {
             self.check_definitions(&planned)?;
             // A block is needed when the pipeline may do more than this, or does it in more than one place.
             let alone = ahead.synced && !ahead.rest.iter().any(|(tag, _)| *tag == b'B');
-            if self.transaction.status() == Status::Idle && (target == Target::All || !alone) {
+            if self.transaction.status() == Status::Idle
+                && (matches!(target, Target::All | Target::Spread(..)) || !alone)
+            {
                 self.begin_implicit();
             }
         }

@@ -41,6 +41,7 @@ impl ShardedSession {
             Route::Catalog => Target::Shard(0),
             Route::Several(shards, limit) => Target::Several(shards, limit),
             Route::Collect(shards) => Target::Collect(shards),
+            Route::Spread(shards, from) => Target::Spread(shards, from),
             Route::All => Target::All,
             Route::Control => Target::Own,
             // One that takes part already, else a different one for each client.

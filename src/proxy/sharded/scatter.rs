@@ -59,8 +59,7 @@ impl ShardedSession {
         if let Some(trouble) = trouble {
             return Err(trouble);
         }
-        let tag = concat.finish().map_err(Trouble::Reply)?;
-        message::command_complete(&mut self.to_client, tag.as_bytes());
+        concat.finish(&mut self.to_client).map_err(Trouble::Reply)?;
         self.to_client.extend_from_slice(&later);
         Ok(())
     }
@@ -105,25 +104,27 @@ impl ShardedSession {
     }
 }
 
-/// Checks that a group binds one query and runs it to its end; adds a question for its columns where the client does not ask. Gives whether
-/// it does.
+/// What a client wants of a statement that it binds and runs in one go.
+pub(super) struct Wanted {
+    /// It asks for the columns.
+    pub described: bool,
+    /// So many rows; 0 for all.
+    pub most: u32,
+}
+
+/// Checks that a group binds one statement and runs it; adds a question for its columns where the client does not ask.
 ///
 /// # Errors
 /// It does something else.
-pub(super) fn complete(group: &mut Vec<Step>) -> Result<bool, Failure> {
+pub(super) fn complete(group: &mut Vec<Step>) -> Result<Wanted, Failure> {
     let binds = group.iter().filter(|step| matches!(step, Step::Bind { .. })).count();
     let mut executes = group.iter().filter_map(|step| match step {
-        Step::Execute(body) => Some(body),
+        Step::Execute(body) => rows_wanted(body),
         _ => None,
     });
-    let all_rows = executes.next().is_some_and(|body| is_for_all_rows(body)) && executes.next().is_none();
-    if binds != 1 || !all_rows {
-        return Err(Failure::error(
-            "0A000",
-            "refused: a query on several shards is bound and run to its end at once only",
-        )
-        .hint("Send Bind and one Execute without a row limit, up to Sync; or fetch its rows in parts by the key."));
-    }
+    let (Some(most), None, 1) = (executes.next(), executes.next(), binds) else {
+        return Err(in_one_go());
+    };
     let described = group.iter().any(|step| matches!(step, Step::DescribePortal(_)));
     let bind = group.iter().position(|step| matches!(step, Step::Bind { .. }));
     if let (false, Some(at)) = (described, bind)
@@ -132,10 +133,17 @@ pub(super) fn complete(group: &mut Vec<Step>) -> Result<bool, Failure> {
         let portal = portal.clone();
         group.insert(at + 1, Step::DescribePortal(portal));
     }
-    Ok(described)
+    Ok(Wanted { described, most })
 }
 
-fn is_for_all_rows(execute: &[u8]) -> bool {
+/// The refusal to run a statement in parts.
+pub(super) fn in_one_go() -> Failure {
+    Failure::error("0A000", "refused: a statement on several shards is bound and run in one go only")
+        .hint("Send Bind and one Execute, up to Sync; or fetch rows in parts by the key.")
+}
+
+fn rows_wanted(execute: &[u8]) -> Option<u32> {
     let mut reader = Reader::new(execute);
-    reader.cstr().is_ok() && reader.u32().is_ok_and(|rows| rows == 0)
+    reader.cstr().ok()?;
+    reader.u32().ok()
 }

@@ -91,8 +91,13 @@ impl ShardedSession {
             }
             Target::Collect(shards) => {
                 let statement = [sql.as_bytes(), b"\0\0\0"].concat();
-                let asked = Asked { sql, statement: &statement, values: None, described: true };
+                let asked = Asked { sql, statement: &statement, values: None, described: true, most: 0 };
                 self.by_collecting(shards, &asked, planned.care).await?
+            }
+            Target::Spread(shards, from) => {
+                let statement = [sql.as_bytes(), b"\0\0\0"].concat();
+                let asked = Asked { sql, statement: &statement, values: None, described: true, most: 0 };
+                self.by_spreading(shards, from, &asked, planned.care).await?
             }
             Target::All => self.on_all(sql, &planned).await?,
             Target::Own => {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::functions::{CALLERS, Definitions, FUNCTIONS, Functions, REACHES};
 use crate::proxy::sharded::planned::Planned;
-use crate::route::{self, Collect, SessionFacts, Topology};
+use crate::route::{self, SessionFacts, TemplatePlan, Topology};
 use crate::sql::template::{Scan, TemplateKey};
 use crate::wire::message::Failure;
 
@@ -67,9 +67,9 @@ impl Snapshot {
         Ok(planned)
     }
 
-    /// Which rows are to be collected for a statement, with places in this very text.
-    pub fn collect(&self, sql: &str, scan: &Scan<'_>, session: SessionFacts) -> Option<Collect> {
-        route::plan(sql, scan.bindings, &self.topology, session).collect().cloned()
+    /// The plan of a statement with places in this very text.
+    pub fn plan_afresh(&self, sql: &str, scan: &Scan<'_>, session: SessionFacts) -> TemplatePlan {
+        route::plan(sql, scan.bindings, &self.topology, session)
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn collect(context: &Context<'_>) -> Option<TemplatePlan> {
     Some(context.plan(rule, Action::Collect(Box::new(Collect { occurrences, parts }))))
 }
 
-fn occurrence(context: &Context<'_>, id: RelationId, relation: &Relation, used: &Use) -> Option<Occurrence> {
+pub(super) fn occurrence(context: &Context<'_>, id: RelationId, relation: &Relation, used: &Use) -> Option<Occurrence> {
     let pins = match used {
         Use::Local(shard) => vec![Pin::Local(*shard)],
         Use::Sharded(sharded) => {
@@ -75,7 +75,13 @@ fn occurrence(context: &Context<'_>, id: RelationId, relation: &Relation, used: 
     Some(Occurrence { name, span: relation.span, pins })
 }
 
-fn part(context: &Context<'_>, words: &Words<'_>, id: RelationId, relation: &Relation, used: &Use) -> Option<Part> {
+pub(super) fn part(
+    context: &Context<'_>,
+    words: &Words<'_>,
+    id: RelationId,
+    relation: &Relation,
+    used: &Use,
+) -> Option<Part> {
     let RelationSource::Table { table: Some(table), .. } = &relation.source else { return None };
     let table = context.topology.catalog().table(*table);
     let place = words.place(relation.span)?;
@@ -162,9 +168,9 @@ fn is_filter(context: &Context<'_>, predicate: &Predicate, id: RelationId, relat
 }
 
 /// The statement's tokens.
-struct Words<'a> {
-    sql: &'a [u8],
-    tokens: Vec<Token>,
+pub(super) struct Words<'a> {
+    pub sql: &'a [u8],
+    pub tokens: Vec<Token>,
 }
 
 /// What stands around a table's name.
@@ -176,16 +182,16 @@ struct Place {
 }
 
 impl<'a> Words<'a> {
-    fn of(sql: &'a str) -> Self {
+    pub fn of(sql: &'a str) -> Self {
         Self { sql: sql.as_bytes(), tokens: Lexer::new(sql.as_bytes(), LexOptions::default()).collect() }
     }
 
-    fn kind(&self, at: usize) -> Option<TokenKind> {
+    pub fn kind(&self, at: usize) -> Option<TokenKind> {
         self.tokens.get(at).map(|token| token.kind)
     }
 
     /// The name that a token is, as PostgreSQL reads it.
-    fn word(&self, at: usize) -> Option<String> {
+    pub fn word(&self, at: usize) -> Option<String> {
         let token = self.tokens.get(at)?;
         matches!(token.kind, TokenKind::Ident | TokenKind::QuotedIdent | TokenKind::UnicodeIdent)
             .then(|| decode_identifier(token.bytes(self.sql)).ok())
@@ -194,7 +200,7 @@ impl<'a> Words<'a> {
     }
 
     /// Whether nothing in it can see more of a table than its rows.
-    fn are_plain(&self) -> bool {
+    pub fn are_plain(&self) -> bool {
         (0..self.tokens.len()).all(|at| match self.kind(at) {
             Some(TokenKind::Op) => {
                 let operator = self.tokens.get(at).map(|token| token.bytes(self.sql)).unwrap_or_default();
@@ -210,7 +216,7 @@ impl<'a> Words<'a> {
         })
     }
 
-    fn has(&self, wanted: &str) -> bool {
+    pub fn has(&self, wanted: &str) -> bool {
         (0..self.tokens.len()).any(|at| {
             self.kind(at) == Some(TokenKind::Ident)
                 && self

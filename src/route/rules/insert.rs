@@ -38,6 +38,34 @@ pub(super) fn insert(context: &Context<'_>) -> Option<TemplatePlan> {
     Some(context.plan(rule, Action::ByKey(occurrences)))
 }
 
+/// The key of each row of VALUES, where all are constants.
+pub(super) fn row_occurrences(
+    context: &Context<'_>,
+    relation: &Relation,
+    sharded: &Sharded,
+    facts: &InsertFacts,
+) -> Option<Vec<Occurrence>> {
+    let placed = sharded.placed.as_ref().ok()?;
+    let position = key_position(table_of(context, relation)?, sharded, facts)?;
+    let one = |row: &Vec<Option<Operand>>| {
+        let value = row.get(position)?.as_ref()?;
+        let choice = Choice::of(value, placed.key, &context.around).ok().filter(|choice| *choice != Choice::Null)?;
+        Some(Occurrence {
+            name: table_name(relation),
+            span: value.span(),
+            pins: vec![pin(sharded, placed, vec![choice])],
+        })
+    };
+    facts.rows.iter().map(one).collect()
+}
+
+fn key_position(table: &Table, sharded: &Sharded, facts: &InsertFacts) -> Option<usize> {
+    match &facts.columns {
+        Some(columns) => columns.iter().position(|column| *column == sharded.key),
+        None => table.columns.iter().position(|column| column.name == sharded.key),
+    }
+}
+
 type Reason = (crate::sql::facts::Span, String, String);
 
 /// One occurrence for each row's key.
@@ -55,11 +83,7 @@ fn stored(
     if facts.default_values {
         return Err(because(format!("DEFAULT VALUES gives no value for the sharding key {}", sharded.key), &supply));
     }
-    let position = match &facts.columns {
-        Some(columns) => columns.iter().position(|column| *column == sharded.key),
-        None => table.columns.iter().position(|column| column.name == sharded.key),
-    };
-    let Some(position) = position else {
+    let Some(position) = key_position(table, sharded, facts) else {
         return Err(because(format!("the sharding key {} is not among the columns", sharded.key), &supply));
     };
     if let Some(scope) = facts.query {

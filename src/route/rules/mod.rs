@@ -12,6 +12,7 @@ mod insert;
 mod key;
 mod reference;
 mod scatter;
+mod spread;
 
 use super::context::Context;
 use super::plan::TemplatePlan;
@@ -35,11 +36,13 @@ const RULES: &[Rule] = &[
     any::mixed_catalog,
     any::no_table,
     key::key_update,
+    spread::insert,
     insert::insert,
     reference::write,
     any::reference_read,
     scatter::concat,
     collect::collect,
+    spread::spread,
     key::by_key,
 ];
 
@@ -66,6 +69,8 @@ pub const NAMES: &[&str] = &[
     "reference-read",
     "scatter-rows",
     "collect-rows",
+    "spread-write",
+    "spread-rows",
     "key-equality",
     "several-shards",
 ];

@@ -19,7 +19,7 @@ pub(super) const OPERATORS: &[&str] = &[
 
 /// Functions that PostgreSQL calls stable because they depend on settings of the session (`TimeZone`, `DateStyle`), which
 /// are the same on all shards, and on nothing else; `length` because of a rare form of it.
-const OF_SESSION: &[&str] = &[
+pub(super) const OF_SESSION: &[&str] = &[
     "array_to_string",
     "concat",
     "concat_ws",

@@ -20,6 +20,7 @@ mod servers;
 mod session;
 mod shapes;
 mod sharded;
+mod spread;
 mod state;
 mod tls;
 mod web;

@@ -6,18 +6,25 @@ use super::raw::{Frame, Raw, bind, execute, field, frame, parse, query, shown, s
 use crate::support::{Proxy, repository};
 
 /// One PostgreSQL with all rows, and a proxy before as many shards.
-struct Both {
-    cluster: Cluster,
+pub(super) struct Both {
+    pub cluster: Cluster,
     proxy: Proxy,
 }
 
-fn lines(name: &str) -> Vec<String> {
+pub(super) fn lines(name: &str) -> Vec<String> {
     let text = std::fs::read_to_string(repository("fixtures/scatter").join(name)).unwrap();
     text.lines().map(str::to_owned).collect()
 }
 
 impl Both {
-    fn new(shards: usize) -> Self {
+    pub fn new(shards: usize) -> Self {
+        let both = Self::with_commit(shards, "best-effort");
+        both.fill();
+        both
+    }
+
+    /// Without any table.
+    pub fn with_commit(shards: usize, commit: &str) -> Self {
         let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
         cluster.query("postgres", "create database one").unwrap();
         let mut servers = Vec::new();
@@ -33,14 +40,12 @@ impl Both {
             ));
         }
         let proxy = Proxy::start(&format!(
-            "users: {{app: {{password: secret}}}}\ndatabases:\n  shop:\n    shards: [{}]\n    commit: best-effort\n    \
+            "users: {{app: {{password: secret}}}}\ndatabases:\n  shop:\n    shards: [{}]\n    commit: {commit}\n    \
              pool: {{size: 4, wait_timeout: 3s}}\n    sharding:\n      tables: {{customers: {{key: id}}, \
              orders: {{key: customer_id}}, items: {{key: customer_id}}, moods: {{key: id}}}}\n      reference: [countries]\n",
             servers.join(", ")
         ));
-        let both = Self { cluster, proxy };
-        both.fill();
-        both
+        Self { cluster, proxy }
     }
 
     fn fill(&self) {
@@ -76,17 +81,17 @@ impl Both {
         }
     }
 
-    fn one(&self) -> Raw {
+    pub fn one(&self) -> Raw {
         Raw::login(self.cluster.port(), "postgres", "postgres", "one", &[])
     }
 
-    fn several(&self) -> Raw {
+    pub fn several(&self) -> Raw {
         Raw::login(self.proxy.port(), "app", "secret", "shop", &[])
     }
 }
 
 /// What must be equal: columns without the table's number, rows in any order, tags, and of errors their code and message.
-fn essence(frames: &[Frame]) -> Vec<Vec<u8>> {
+pub(super) fn essence(frames: &[Frame]) -> Vec<Vec<u8>> {
     let mut rows: Vec<Vec<u8>> = frames.iter().filter(|(tag, _)| *tag == b'D').map(|(_, body)| body.clone()).collect();
     rows.sort();
     let mut out: Vec<Vec<u8>> = Vec::new();
@@ -129,7 +134,7 @@ fn ways(sql: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn is_refused(frames: &[Frame]) -> bool {
+pub(super) fn is_refused(frames: &[Frame]) -> bool {
     frames
         .iter()
         .any(|(tag, body)| *tag == b'E' && field(body, b'C') == "0A000" && field(body, b'M').contains("refused:"))
@@ -269,9 +274,18 @@ fn transactions_pipelines_and_errors() {
     let one = "select id from customers where name = 'n9ä'";
     let pipeline = [parse("", one), bind("", &[]), execute(), parse("", one), bind("", &[]), execute(), sync()];
     assert_eq!(raw.talk(&pipeline, 1), "1 2 D:9 C:SELECT_1 1 2 D:9 C:SELECT_1 Z:I");
-    // In parts it is not read.
-    let in_parts = [parse("", "select id from customers"), bind("", &[]), frame(b'E', b"\0\0\0\0\x02"), sync()];
-    assert_eq!(raw.talk(&in_parts, 1), "E:0A000 Z:I");
+    // The first rows are to be had, but not those after them.
+    let two = frame(b'E', b"\0\0\0\0\x02");
+    for sql in [
+        "select id from customers",
+        "select id from customers order by id",
+        "select id from customers where id in (1, 2, 3, 4)",
+    ] {
+        let heard = raw.talk(&[parse("", sql), bind("", &[]), two.clone(), sync()], 1);
+        assert!(heard.ends_with("s Z:I") && heard.matches("D:").count() == 2, "{sql}: {heard}");
+        let heard = raw.talk(&[parse("", sql), bind("", &[]), two.clone(), two.clone(), sync()], 1);
+        assert!(heard.ends_with("E:0A000 Z:I"), "{sql}: {heard}");
+    }
     assert_eq!(raw.value("select id from customers where name = 'n9ä'"), "9");
     let closing = [parse("x", one), bind("x", &[]), execute(), frame(b'C', b"P\0"), statement(b'C', "x"), sync()];
     assert_eq!(raw.talk(&closing, 1), "1 2 D:9 C:SELECT_1 3 3 Z:I");

@@ -1,0 +1,215 @@
+//! Writes that several shards do, each for its own rows: one answer for all.
+
+use crate::exec::collect::Collected;
+use crate::exec::concat::{Concat, Verdict};
+use crate::exec::transaction::Status;
+use crate::proxy::care::Care;
+use crate::proxy::sharded::collect::{Asked, COMPUTES, Described, Given, TEXT_ARRAY, bind, parse};
+use crate::proxy::sharded::planned::Values;
+use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::route::{Parameter, Shards};
+use crate::sql::template::Binding;
+use crate::wire::message::{self, Failure};
+
+/// The time of the transaction on the first shard, in a form that reads back whatever the session's settings are.
+const TIME: &[u8] =
+    b"SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.now()), 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
+/// Most bytes of rows that are held to come back in the order in which they were sent.
+const MAX_HELD_BYTES: usize = 64 << 20;
+
+/// Rows that come back, of each shard, until their order is known.
+struct Held {
+    /// For each shard, which of the rows are its own.
+    own: Vec<Vec<bool>>,
+    rows: Vec<Vec<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl ShardedSession {
+    /// Has each target write its own rows.
+    pub(super) async fn by_spreading(
+        &mut self,
+        targets: Shards,
+        from: Shards,
+        asked: &Asked<'_>,
+        care: Care,
+    ) -> Result<(), Trouble> {
+        let targets: Vec<usize> = targets.iter().collect();
+        let Some(&first) = targets.first() else { return Err(Trouble::Lost(COMPUTES)) };
+        if targets.len() > 1 && self.transaction.status() == Status::Idle {
+            self.begin_implicit();
+        }
+        let plan = self.plan_of(asked.sql)?;
+        let changed = || Failure::error("XX000", "the plan of this statement has changed meanwhile");
+        let spread = plan.spread().ok_or_else(changed)?;
+        let from: Vec<usize> = if spread.collect.widths().is_empty() { Vec::new() } else { from.iter().collect() };
+        let mut reading = from.clone();
+        reading.extend(spread.asks_the_time().then_some(COMPUTES));
+        self.attach(&reading, false).await?;
+        self.attach(&targets, true).await?;
+        for &shard in reading.iter().chain(&targets) {
+            self.mark(shard, care);
+            self.link(shard)?.conn.state.forget_unnamed();
+        }
+        let described = self.ask_what_it_is(first, asked).await?;
+        let given = asked.given()?;
+        let mut more = match from.as_slice() {
+            [] => Vec::new(),
+            from => {
+                let collected: Collected =
+                    self.rows_of(from, &spread.collect, asked, &described, given.as_ref()).await?;
+                collected.arrays().map(|array| (TEXT_ARRAY, array)).collect()
+            }
+        };
+        if spread.asks_the_time() {
+            // Of no declared type: the statement casts it.
+            more.push((0, self.the_time().await?));
+        }
+        let parameters = parameters(given.as_ref(), &described);
+        let bindings: Vec<Binding> = self.scanner.scan(asked.sql.as_bytes()).bindings.to_vec();
+        let values = Values { sql: asked.sql, bindings: &bindings, parameters: &parameters };
+        let mut own = Vec::new();
+        for &shard in &targets {
+            let rows = plan.own_rows(crate::route::ShardId(shard), &values);
+            let text = spread.text(asked.sql, described.parameters.len() + 1, &rows);
+            own.push(rows);
+            let mut out = Vec::new();
+            parse(&mut out, text, &described, &more)?;
+            bind(&mut out, given.as_ref(), &more, given.as_ref().map_or(&[0, 0][..], |given| given.result_formats));
+            message::named(&mut out, b'D', b'P', b"");
+            message::execute(&mut out, b"");
+            let link = self.link(shard)?;
+            link.queue().append(&mut out);
+            link.sync();
+        }
+        drop(more);
+        let held = spread.returns_in_order().then(|| Held { rows: vec![Vec::new(); own.len()], own, bytes: 0 });
+        self.hear_writers(&targets, asked, held).await
+    }
+
+    async fn the_time(&mut self) -> Result<Vec<u8>, Trouble> {
+        self.link(COMPUTES)?.query(TIME);
+        let (mut time, mut error) = (None, None);
+        loop {
+            let Ok(frame) = self.link(COMPUTES)?.frame().await else { return Err(self.lose(COMPUTES)) };
+            match frame.tag {
+                // One column: its count and its length are in front.
+                b'D' => time = frame.body().get(6..).map(<[u8]>::to_vec),
+                b'E' => error = error.or_else(|| Some(frame.bytes.to_vec())),
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        match (error, time) {
+            (Some(error), _) => Err(Trouble::Server(error)),
+            (None, Some(time)) => Ok(time),
+            (None, None) => Err(Trouble::Reply(Failure::error("08P01", "a shard did not tell the time"))),
+        }
+    }
+
+    async fn hear_writers(
+        &mut self,
+        shards: &[usize],
+        asked: &Asked<'_>,
+        mut held: Option<Held>,
+    ) -> Result<(), Trouble> {
+        let (mut concat, mut trouble) = (Concat::new(None, asked.described), None);
+        concat.limit_to(asked.most);
+        for (at, &shard) in shards.iter().enumerate() {
+            if at > 0 {
+                concat.next();
+            }
+            let heard = self.hear_writer((at, shard), asked, &mut concat, &mut held, trouble.is_some()).await;
+            match heard {
+                Ok(()) => {}
+                Err(Trouble::Gone) => return Err(Trouble::Gone),
+                Err(other) => trouble = trouble.or(Some(other)),
+            }
+        }
+        if let Some(trouble) = trouble {
+            return Err(trouble);
+        }
+        let mut left = if asked.most == 0 { usize::MAX } else { asked.most as usize };
+        for row in held.into_iter().flat_map(Held::in_order) {
+            if left > 0 {
+                left -= 1;
+                self.to_client.extend_from_slice(&row);
+                self.send_if_full().await?;
+            }
+        }
+        concat.finish(&mut self.to_client).map_err(Trouble::Reply)
+    }
+
+    async fn hear_writer(
+        &mut self,
+        (at, shard): (usize, usize),
+        asked: &Asked<'_>,
+        concat: &mut Concat,
+        held: &mut Option<Held>,
+        in_vain: bool,
+    ) -> Result<(), Trouble> {
+        let mut trouble = None;
+        loop {
+            if !self.link(shard)?.has_frame() {
+                self.send_if_full().await?;
+            }
+            let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else {
+                return Err(Trouble::Lost(shard));
+            };
+            let Ok(frame) = link.frame().await else { return Err(self.lose(shard)) };
+            let is_answer = asked.values.is_some() || !matches!(frame.tag, b'1' | b'2' | b'n');
+            match frame.tag {
+                b'Z' => return trouble.map_or(Ok(()), Err),
+                b'E' if trouble.is_none() => trouble = Some(Trouble::Server(frame.bytes.to_vec())),
+                // The statement is prepared for the proxy's own use.
+                b'1' => {}
+                b'n' if !asked.described => {}
+                _ if trouble.is_some() || in_vain => {}
+                _ if concat.take(frame.bytes) != Verdict::Forward || !is_answer => {}
+                b'D' if held.is_some() => {
+                    let taken = held.as_mut().map_or(Ok(()), |held| held.take(at, frame.bytes));
+                    trouble = taken.err().map(Trouble::Reply);
+                }
+                _ => self.to_client.extend_from_slice(frame.bytes),
+            }
+        }
+    }
+}
+
+impl Held {
+    fn take(&mut self, at: usize, row: &[u8]) -> Result<(), Failure> {
+        self.bytes += row.len();
+        if self.bytes > MAX_HELD_BYTES {
+            return Err(Failure::error("54000", "the rows that this INSERT returns are too many to be put in order")
+                .hint("Insert fewer rows at once, or leave RETURNING out."));
+        }
+        if let Some(rows) = self.rows.get_mut(at) {
+            rows.push(row.to_vec());
+        }
+        Ok(())
+    }
+
+    /// The rows in the order of VALUES; one after the other where a shard returned more or fewer than it was sent (a trigger may leave rows out).
+    fn in_order(self) -> Vec<Vec<u8>> {
+        let as_sent =
+            self.own.iter().zip(&self.rows).all(|(own, rows)| own.iter().filter(|own| **own).count() == rows.len());
+        if !as_sent {
+            return self.rows.into_iter().flatten().collect();
+        }
+        let count = self.own.first().map_or(0, Vec::len);
+        let mut rows: Vec<_> = self.rows.into_iter().map(Vec::into_iter).collect();
+        let shard_of = |row: usize| self.own.iter().position(|own| own.get(row) == Some(&true));
+        (0..count).filter_map(|row| rows.get_mut(shard_of(row)?)?.next()).collect()
+    }
+}
+
+/// The values of Bind as the router reads them.
+fn parameters<'a>(given: Option<&Given<'a>>, described: &Described) -> Vec<Parameter<'a>> {
+    let Some(given) = given else { return Vec::new() };
+    let one = |(index, value): (usize, &Option<&'a [u8]>)| Parameter {
+        type_oid: described.parameters.get(index).copied().unwrap_or_default(),
+        binary: given.format(index) == 1,
+        value: *value,
+    };
+    given.values.iter().enumerate().map(one).collect()
+}

@@ -1,0 +1,295 @@
+//! Writes that several shards do, each for its own rows.
+
+use crate::route::collect::{Collect, quoted};
+use crate::route::context::{Context, Use, table_name};
+use crate::route::functions::{Steadiness, steadiness};
+use crate::route::infer::is_placed;
+use crate::route::plan::{Action, Occurrence, TemplatePlan};
+use crate::route::rules::collect::{Words, occurrence, part};
+use crate::route::rules::insert::{row_occurrences, table_of};
+use crate::route::rules::scatter::OF_SESSION;
+use crate::route::spread::{Edit, Piece, Row, Spread};
+use crate::sql::catalog::{Column, Table, TableKind};
+use crate::sql::facts::{InsertFacts, Relation, ScopeId, Span, StatementKind};
+use crate::sql::lexer::TokenKind;
+
+/// Functions whose values may differ from row to row, wherever that row is.
+const BY_ROW: &[&str] = &["random", "gen_random_uuid", "clock_timestamp", "timeofday"];
+/// Words that mean the transaction's time, and what they are of it as a cast.
+const MOMENTS: &[(&str, bool, &str)] = &[
+    ("now", true, ""),
+    ("transaction_timestamp", true, ""),
+    ("current_timestamp", false, ""),
+    ("current_date", false, "::pg_catalog.date"),
+    ("localtimestamp", false, "::pg_catalog.timestamp"),
+];
+
+/// UPDATE and DELETE change each row by itself: which rows of the target are changed, and to what, is a function of the row and of what the
+/// statement reads besides. A row of the target lies on one shard. So if each shard runs the statement on its own rows and is
+/// given everything else that it reads as the one database has it (sharded tables as collected rows, see [`super::collect`]; reference tables
+/// are there), the changes together are those of the one database, and so are the rows that come back, and the number of them.
+///
+/// What is read must say the same to each shard: the time is made one, and nothing in a subquery may depend on the order of rows
+/// (LIMIT, DISTINCT ON, windows, aggregates that keep an order) or be volatile. Volatile functions of the row itself may differ from row to row anyway.
+pub(super) fn spread(context: &Context<'_>) -> Option<TemplatePlan> {
+    let is_write = matches!(context.facts.kind, StatementKind::Update | StatementKind::Delete);
+    let (target, relation, used) = context.target()?;
+    if !is_write || !is_placed(used) || !is_usable(context, relation) {
+        return None;
+    }
+    let words = Words::of(context.around.sql);
+    let (mut occurrences, mut parts) = (Vec::new(), Vec::new());
+    for (id, relation, used) in context.relations().filter(|(id, _, used)| *id != target && is_placed(used)) {
+        parts.push(part(context, &words, id, relation, used)?);
+        occurrences.push(occurrence(context, id, relation, used)?);
+    }
+    let edits = moments(context, &words)?;
+    if words.has("default") || !are_subqueries_settled(context) {
+        return None;
+    }
+    let target = occurrence(context, target, relation, used)?;
+    let pinned = occurrences.iter().chain([&target]).all(|occurrence| !occurrence.pins.is_empty());
+    let rule = if pinned { "key-equality" } else { "spread-write" };
+    Some(context.plan(
+        rule,
+        Action::Spread(Box::new(Spread {
+            collect: Collect { occurrences, parts },
+            target,
+            rows: Vec::new(),
+            edits,
+            returning: context.facts.returning,
+            returns_each: false,
+        })),
+    ))
+}
+
+/// INSERT of several rows: each goes to the shard of its key. It reads nothing from sharded tables, and the time, also in defaults, is made one.
+pub(super) fn insert(context: &Context<'_>) -> Option<TemplatePlan> {
+    let facts = context.facts.insert.as_ref()?;
+    let (target, relation, used) = context.target()?;
+    let Use::Sharded(sharded) = used else { return None };
+    let reads = context.relations().any(|(id, _, used)| id != target && is_placed(used));
+    if facts.rows.len() < 2 || facts.query.is_some() || reads || !is_usable(context, relation) {
+        return None;
+    }
+    let occurrences = row_occurrences(context, relation, sharded, facts)?;
+    let words = Words::of(context.around.sql);
+    let spans = values(&words, facts.rows.len())?;
+    let mut edits = moments(context, &words)?;
+    if !are_subqueries_settled(context) {
+        return None;
+    }
+    edits.extend(defaults(context, &words, relation, facts, &spans)?);
+    let rows = spans.into_iter().zip(occurrences).map(|(span, occurrence)| Row { span, occurrence }).collect();
+    Some(context.plan(
+        "insert-by-key",
+        Action::Spread(Box::new(Spread {
+            collect: Collect { occurrences: Vec::new(), parts: Vec::new() },
+            target: Occurrence { name: table_name(relation), span: relation.span, pins: Vec::new() },
+            rows,
+            edits,
+            returning: context.facts.returning,
+            returns_each: facts.on_conflict.is_none(),
+        })),
+    ))
+}
+
+fn is_usable(context: &Context<'_>, target: &Relation) -> bool {
+    let stored =
+        table_of(context, target).is_some_and(|table| matches!(table.kind, TableKind::Table | TableKind::Partitioned));
+    stored
+        && context.reading.is_parsed
+        && context.reading.default_path
+        && context.around.utf8
+        && !context.facts.writes_in_cte
+        && Words::of(context.around.sql).are_plain()
+}
+
+/// Whether no subquery has an answer that another shard would find otherwise.
+fn are_subqueries_settled(context: &Context<'_>) -> bool {
+    let unsettled = context.facts.scopes.iter().any(|scope| {
+        scope.limit.is_some() || scope.offset.is_some() || scope.distinct_on || scope.window || scope.locking.is_some()
+    });
+    let calls = context.facts.functions.iter().all(|call| {
+        let name = call.name.as_str();
+        match steadiness(call.schema.as_deref(), name) {
+            _ if ORDERED.contains(&name) => false,
+            Some(Steadiness::Immutable) => true,
+            Some(Steadiness::Stable) => OF_SESSION.contains(&name) || is_moment(name),
+            Some(Steadiness::Volatile) => call.scope == ScopeId(0) && BY_ROW.contains(&name),
+            _ => false,
+        }
+    });
+    !unsettled && calls
+}
+
+/// Aggregates whose values depend on the order of their rows.
+const ORDERED: &[&str] = &[
+    "array_agg",
+    "string_agg",
+    "json_agg",
+    "jsonb_agg",
+    "json_object_agg",
+    "jsonb_object_agg",
+    "xmlagg",
+    "mode",
+    "range_agg",
+    "first_value",
+    "last_value",
+    "nth_value",
+];
+
+fn is_moment(name: &str) -> bool {
+    MOMENTS.iter().any(|(word, _, _)| *word == name)
+}
+
+/// The words that mean the time; `None` when one of them cannot be replaced.
+fn moments(context: &Context<'_>, words: &Words<'_>) -> Option<Vec<Edit>> {
+    let mut found = Vec::new();
+    for at in 0..words.tokens.len() {
+        let Some(word) = words.word(at) else { continue };
+        let Some((_, called, after)) = MOMENTS.iter().find(|(moment, _, _)| *moment == word) else { continue };
+        let opens = words.kind(at + 1) == Some(TokenKind::LeftParen);
+        let closes = words.kind(at + 2) == Some(TokenKind::RightParen);
+        let is_qualified = at.checked_sub(1).and_then(|before| words.kind(before)) == Some(TokenKind::Dot);
+        let start = words.tokens.get(at)?.start;
+        let end = words.tokens.get(if *called { at + 2 } else { at })?.end;
+        match (called, words.kind(at)) {
+            // A column may be called so.
+            (true, _) if !opens => {}
+            (true, _) if closes && !is_qualified => {
+                found.push(Edit { span: Span { start, end }, pieces: vec![Piece::Time(after)] })
+            }
+            (false, Some(TokenKind::Ident)) if !opens && !is_qualified => {
+                found.push(Edit { span: Span { start, end }, pieces: vec![Piece::Time(after)] });
+            }
+            (false, Some(TokenKind::QuotedIdent)) => {}
+            _ => return None,
+        }
+    }
+    // The parser's view is the same.
+    let calls = context.facts.functions.iter().filter(|call| is_moment(&call.name)).count();
+    (calls <= found.len()).then_some(found)
+}
+
+/// The rows of VALUES, with their parentheses.
+fn values(words: &Words<'_>, count: usize) -> Option<Vec<Span>> {
+    let mut at = (0..words.tokens.len()).find(|at| {
+        words.kind(*at) == Some(TokenKind::Ident)
+            && words.word(*at).is_some_and(|word| word == "values")
+            && words.kind(at + 1) == Some(TokenKind::LeftParen)
+    })? + 1;
+    let mut rows = Vec::new();
+    loop {
+        let start = words.tokens.get(at).filter(|token| token.kind == TokenKind::LeftParen)?.start;
+        let mut depth = 0_usize;
+        let end = loop {
+            let token = words.tokens.get(at)?;
+            at += 1;
+            match token.kind {
+                TokenKind::LeftParen | TokenKind::LeftBracket => depth += 1,
+                TokenKind::RightParen | TokenKind::RightBracket => depth = depth.checked_sub(1)?,
+                _ => {}
+            }
+            if depth == 0 {
+                break token.end;
+            }
+        };
+        rows.push(Span { start, end });
+        if words.kind(at) != Some(TokenKind::Comma) {
+            break;
+        }
+        at += 1;
+    }
+    (rows.len() == count).then_some(rows)
+}
+
+/// What a column's default is when it is left out.
+enum Default {
+    /// The same everywhere, or each row's own.
+    Settled,
+    /// The time.
+    Moment(&'static str),
+    /// It may be another one on another shard.
+    Unsettled,
+}
+
+fn default_of(column: &Column) -> Default {
+    let Some(text) = &column.default else { return Default::Settled };
+    let text = text.to_ascii_lowercase();
+    let word = text.trim_end_matches("()");
+    if let Some((_, _, after)) =
+        MOMENTS.iter().find(|(moment, called, _)| *moment == word && *called == text.ends_with("()"))
+    {
+        return Default::Moment(after);
+    }
+    let is_by_row = BY_ROW.iter().any(|name| text == format!("{name}()"));
+    let is_counted = text.starts_with("nextval(") && text.matches('(').count() == 1;
+    let words = ["current_", "local", "session_user", "user", "now"];
+    if is_by_row || is_counted || !text.contains('(') && !words.iter().any(|word| text.starts_with(word)) {
+        return Default::Settled;
+    }
+    Default::Unsettled
+}
+
+/// What is added for columns that are left out and whose default is the time; `None` when a default may be another one on another shard.
+fn defaults(
+    context: &Context<'_>,
+    words: &Words<'_>,
+    target: &Relation,
+    facts: &InsertFacts,
+    rows: &[Span],
+) -> Option<Vec<Edit>> {
+    let table: &Table = table_of(context, target)?;
+    let width = facts.rows.first()?.len();
+    let given: Vec<&str> = match &facts.columns {
+        Some(columns) => columns.iter().map(String::as_str).collect(),
+        None => table.columns.iter().take(width).map(|column| column.name.as_str()).collect(),
+    };
+    // DEFAULT in a row is a default too.
+    let spelled = |at: usize| facts.rows.iter().any(|row| matches!(row.get(at), Some(None)));
+    let all_settled = given
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| spelled(*at))
+        .all(|(_, name)| table.column(name).is_some_and(|column| matches!(default_of(column), Default::Settled)));
+    if !all_settled {
+        return None;
+    }
+    let is_left_out = |column: &&Column| !given.contains(&column.name.as_str());
+    let (mut names, mut values, mut tells_time) = (String::new(), Vec::new(), false);
+    for column in table.columns.iter().filter(is_left_out) {
+        match default_of(column) {
+            Default::Unsettled if !column.generated => return None,
+            Default::Moment(cast) if !column.generated => {
+                tells_time = true;
+                names.push_str(&format!(", {}", quoted(&column.name)));
+                values.extend([Piece::Text(", ".to_owned()), Piece::Time(cast)]);
+            }
+            // Without a list of columns, those in between must be given as well.
+            _ if facts.columns.is_none() => values.push(Piece::Text(", DEFAULT".to_owned())),
+            _ => {}
+        }
+    }
+    if !tells_time {
+        return Some(Vec::new());
+    }
+    let mut edits = Vec::new();
+    if facts.columns.is_some() {
+        let end = list_end(words, target.span)?;
+        edits.push(Edit { span: Span { start: end, end }, pieces: vec![Piece::Text(names)] });
+    }
+    edits.extend(rows.iter().map(|row| {
+        let end = row.end.saturating_sub(1);
+        Edit { span: Span { start: end, end }, pieces: values.clone() }
+    }));
+    Some(edits)
+}
+
+/// Where the list of columns behind the target's name closes.
+fn list_end(words: &Words<'_>, target: Span) -> Option<u32> {
+    let name = words.tokens.iter().position(|token| token.end == target.end)?;
+    let open = (name + 1..name + 4).find(|at| words.kind(*at) == Some(TokenKind::LeftParen))?;
+    let close = (open..words.tokens.len()).find(|at| words.kind(*at) == Some(TokenKind::RightParen))?;
+    words.tokens.get(close).map(|token| token.start)
+}

@@ -1,0 +1,167 @@
+//! Writes that several shards do, each for its own rows.
+//!
+//! The statement's text differs from shard to shard only where it must: rows of VALUES go to the shard of their key, tables that are read
+//! become subqueries over collected rows (see [`super::collect`]), and the time is one for all.
+
+use super::collect::Collect;
+use super::placement::ShardId;
+use super::plan::Occurrence;
+use crate::sql::facts::Span;
+
+/// How a write is split over shards. Spans are those of the text that was planned.
+#[derive(Debug, Clone)]
+pub struct Spread {
+    /// What it reads besides the rows that it writes.
+    pub collect: Collect,
+    /// The table that is written; its pins say on which shards rows can be found. Not for INSERT.
+    pub(super) target: Occurrence,
+    /// Rows of VALUES, each on its key's shard.
+    pub(super) rows: Vec<Row>,
+    /// What is written in another way for all shards: words that mean the time, and defaults that do.
+    pub(super) edits: Vec<Edit>,
+    /// Rows come back.
+    pub(super) returning: bool,
+    /// Each row of VALUES comes back once.
+    pub(super) returns_each: bool,
+}
+
+/// One row of VALUES.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    /// With its parentheses.
+    pub span: Span,
+    /// Its key.
+    pub occurrence: Occurrence,
+}
+
+/// A place where something else is written.
+#[derive(Debug, Clone)]
+pub(super) struct Edit {
+    /// What it replaces; empty where something is added.
+    pub span: Span,
+    /// What is written.
+    pub pieces: Vec<Piece>,
+}
+
+/// A part of what is written.
+#[derive(Debug, Clone)]
+pub(super) enum Piece {
+    /// This.
+    Text(String),
+    /// The time, with this cast of a `timestamp with time zone`; empty for none.
+    Time(&'static str),
+}
+
+impl Spread {
+    /// Whether it is rows of VALUES that are split.
+    pub(super) fn is_of_rows(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    /// Whether the time is a parameter, which then is the last one: `timestamp with time zone` as text.
+    pub fn asks_the_time(&self) -> bool {
+        self.edits.iter().flat_map(|edit| &edit.pieces).any(|piece| matches!(piece, Piece::Time(_)))
+    }
+
+    /// Whether the rows that come back are those of VALUES, in their order.
+    pub fn returns_in_order(&self) -> bool {
+        self.returning && self.returns_each
+    }
+
+    /// One shard's text, given which rows of VALUES are its own. Parameters from `first` are the arrays of `collect`, then the time.
+    pub fn text(&self, sql: &str, first: usize, own: &[bool]) -> String {
+        let time = first + self.collect.widths().into_iter().sum::<usize>();
+        let mut edits = self.collect.edits(first);
+        edits.extend(self.edits.iter().map(|edit| {
+            let pieces = edit.pieces.iter().map(|piece| match piece {
+                Piece::Text(text) => text.clone(),
+                Piece::Time(cast) => format!("${time}::pg_catalog.timestamptz{cast}"),
+            });
+            (edit.span, pieces.collect())
+        }));
+        edits.sort_by_key(|(span, _)| (span.start, span.end));
+        let mut out = String::new();
+        let (Some(head), Some(tail)) = (self.rows.first(), self.rows.last()) else {
+            write_edited(&mut out, sql, &edits, 0, sql.len());
+            return out;
+        };
+        write_edited(&mut out, sql, &edits, 0, head.span.start as usize);
+        let mut comma = "";
+        for (row, _) in self.rows.iter().zip(own).filter(|(_, own)| **own) {
+            out.push_str(comma);
+            comma = ", ";
+            write_edited(&mut out, sql, &edits, row.span.start as usize, row.span.end as usize);
+        }
+        write_edited(&mut out, sql, &edits, tail.span.end as usize, sql.len());
+        out
+    }
+
+    pub(super) fn leaves(&self, sql: &str) -> Vec<String> {
+        let mut leaves = self.collect.leaves(sql);
+        if self.asks_the_time() {
+            leaves.push("one time for all shards".to_owned());
+        }
+        leaves
+    }
+
+    /// Which rows of VALUES `is_on` says are one shard's.
+    pub(super) fn own(&self, is_on: impl Fn(&Occurrence) -> Option<ShardId>, shard: ShardId) -> Vec<bool> {
+        self.rows.iter().map(|row| is_on(&row.occurrence) == Some(shard)).collect()
+    }
+}
+
+/// Writes a part of a text with the edits that lie in it, in the order of their places.
+pub(super) fn write_edited(out: &mut String, sql: &str, edits: &[(Span, String)], start: usize, end: usize) {
+    let mut done = start;
+    for (span, text) in edits {
+        let (from, to) = (span.start as usize, span.end as usize);
+        if from < done || to > end || from >= end && end < sql.len() {
+            continue;
+        }
+        out.push_str(sql.get(done..from).unwrap_or_default());
+        out.push_str(text);
+        done = to;
+    }
+    out.push_str(sql.get(done..end).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shard_has_its_rows_and_the_time() {
+        let sql = "insert into t (a, at) values (1, now()), (2, 'x'), (3, now()) returning a";
+        let span = |text: &str, nth: usize| {
+            let start = sql.match_indices(text).nth(nth).unwrap().0 as u32;
+            Span { start, end: start + text.len() as u32 }
+        };
+        let target = Occurrence { name: "t".to_owned(), span: span("t", 3), pins: Vec::new() };
+        let rows = ["(1, now())", "(2, 'x')", "(3, now())"];
+        let spread = Spread {
+            collect: Collect { occurrences: Vec::new(), parts: Vec::new() },
+            rows: rows.map(|text| Row { span: span(text, 0), occurrence: target.clone() }).into(),
+            target,
+            edits: vec![
+                Edit { span: span("now()", 0), pieces: vec![Piece::Time("")] },
+                Edit { span: span("now()", 1), pieces: vec![Piece::Time("::pg_catalog.date")] },
+                Edit {
+                    span: Span { start: span("(3", 0).end, end: span("(3", 0).end },
+                    pieces: vec![Piece::Text(", ".to_owned()), Piece::Time("")],
+                },
+            ],
+            returning: true,
+            returns_each: true,
+        };
+        let time = "$3::pg_catalog.timestamptz";
+        assert_eq!(
+            spread.text(sql, 3, &[true, true, false]),
+            format!("insert into t (a, at) values (1, {time}), (2, 'x') returning a")
+        );
+        assert_eq!(
+            spread.text(sql, 3, &[false, false, true]),
+            format!("insert into t (a, at) values (3, {time}, {time}::pg_catalog.date) returning a")
+        );
+        assert!(spread.returns_in_order() && spread.asks_the_time() && spread.is_of_rows());
+    }
+}
