@@ -12,6 +12,7 @@ mod functions;
 mod moves;
 mod operation;
 mod prepared;
+mod random;
 pub mod raw;
 mod replicas;
 mod scatter;
