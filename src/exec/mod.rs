@@ -8,6 +8,7 @@
 //! COMMIT over several shards  -> commit  (in waves; what the client may be told afterwards)
 //! one statement on all shards -> gather  (every shard's answer -> one answer, or one error)
 //! one query on several shards -> concat  (each shard's rows -> one answer)
+//! COPY into several shards     -> copy    (rows, each with its key)
 //! one query on rows of several -> collect (each shard's rows -> parameters of a query on one)
 //! ```
 
@@ -15,6 +16,7 @@ pub mod collect;
 pub mod commit;
 pub mod concat;
 pub mod control;
+pub mod copy;
 pub mod gather;
 pub mod transaction;
 

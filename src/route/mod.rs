@@ -11,6 +11,7 @@
 pub mod collect;
 mod constant;
 mod context;
+pub mod copy;
 mod definition;
 mod functions;
 mod hash;
@@ -100,6 +101,7 @@ fn unparsed_facts(sql: &str, reason: String) -> Facts {
         predicates: Vec::new(),
         assignments: Vec::new(),
         insert: None,
+        copy: None,
         functions: Vec::new(),
         parameters: 0,
         set_operations: Vec::new(),

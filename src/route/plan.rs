@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::collect::Collect;
 use super::constant::Choice;
+use super::copy::Copy;
 use super::key::KeyType;
 use super::placement::{Placement, ShardId};
 use super::spread::Spread;
@@ -24,6 +25,8 @@ pub enum Route {
     Collect(Shards),
     /// To each of the first, which write their own rows, with rows that the second send.
     Spread(Shards, Shards),
+    /// COPY on every shard: see [`TemplatePlan::copy`].
+    Copy,
     /// To every shard; the client gets the first one's answer. All must succeed, or none.
     All,
     /// Transaction control and session settings: the proxy itself executes them.
@@ -86,6 +89,8 @@ pub(super) enum Action {
     Collect(Box<Collect>),
     /// Each shard on which rows can lie writes its own.
     Spread(Box<Spread>),
+    /// COPY of a table that is on every shard.
+    Copy(Box<Copy>),
     Refuse(Refusal),
 }
 
@@ -163,6 +168,7 @@ impl TemplatePlan {
             Action::Scatter(scatter) => self.bind_scatter(scatter, bindings),
             Action::Collect(collect) => self.bind_collect(collect, bindings),
             Action::Spread(spread) => self.bind_spread(spread, bindings),
+            Action::Copy(_) => Ok(Route::Copy),
         }
     }
 
@@ -178,6 +184,14 @@ impl TemplatePlan {
     pub fn spread(&self) -> Option<&Spread> {
         match &self.action {
             Action::Spread(spread) => Some(spread),
+            _ => None,
+        }
+    }
+
+    /// What a COPY on every shard is.
+    pub fn copy(&self) -> Option<&Copy> {
+        match &self.action {
+            Action::Copy(copy) => Some(copy),
             _ => None,
         }
     }

@@ -54,6 +54,7 @@ impl TemplatePlan {
             Route::Any => "any".to_owned(),
             Route::Catalog => "catalog".to_owned(),
             Route::All => "all".to_owned(),
+            Route::Copy => "copy".to_owned(),
             Route::Control => "control".to_owned(),
         }
     }
@@ -71,7 +72,7 @@ impl TemplatePlan {
                 Some(row) => &row.occurrence,
                 None => &spread.target,
             }),
-            Action::Fixed(_) | Action::Refuse(_) => &[],
+            Action::Fixed(_) | Action::Refuse(_) | Action::Copy(_) => &[],
         }
     }
 

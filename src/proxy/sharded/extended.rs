@@ -168,7 +168,7 @@ impl ShardedSession {
             Target::Several(shards, _) => Target::Shard(shards.iter().next().unwrap_or(0)),
             Target::Collect(_) => Target::Shard(COMPUTES),
             Target::Spread(shards, _) => Target::Shard(shards.iter().next().unwrap_or(COMPUTES)),
-            Target::Own => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
+            Target::Own | Target::Copy => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
         }
     }
 
@@ -264,7 +264,7 @@ impl ShardedSession {
             // A statement that is not bound yet needs one shard to be looked at.
             Target::Several(shards, _) => shards.iter().take(1).collect(),
             Target::All => self.every_shard(),
-            Target::Own | Target::Collect(_) | Target::Spread(..) => {
+            Target::Own | Target::Copy | Target::Collect(_) | Target::Spread(..) => {
                 return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target")));
             }
         };

@@ -23,6 +23,7 @@
 
 mod batch;
 mod collect;
+mod copy;
 mod extended;
 mod link;
 mod names;

@@ -47,6 +47,8 @@ pub(super) enum Target {
     Collect(Shards),
     /// Each of the first, which write their own rows, with rows that the second send.
     Spread(Shards, Shards),
+    /// Every shard, for a COPY.
+    Copy,
     /// Every shard.
     All,
     /// Nowhere: the proxy answers itself.

@@ -42,6 +42,7 @@ impl ShardedSession {
             Route::Several(shards, limit) => Target::Several(shards, limit),
             Route::Collect(shards) => Target::Collect(shards),
             Route::Spread(shards, from) => Target::Spread(shards, from),
+            Route::Copy => Target::Copy,
             Route::All => Target::All,
             Route::Control => Target::Own,
             // One that takes part already, else a different one for each client.

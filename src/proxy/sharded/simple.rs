@@ -13,7 +13,6 @@ use crate::proxy::sharded::names::Target;
 use crate::proxy::sharded::planned::{Planned, Values};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::proxy::sharded::settings::is_setting;
-use crate::sql::facts::StatementKind;
 use crate::sql::lexer::LexOptions;
 use crate::sql::parse;
 use crate::sql::split_statements;
@@ -99,6 +98,11 @@ impl ShardedSession {
                 let asked = Asked { sql, statement: &statement, values: None, described: true, most: 0 };
                 self.by_spreading(shards, from, &asked, planned.care).await?
             }
+            Target::Copy => {
+                if let Some(copy) = planned.plan.copy() {
+                    self.copy(sql, copy, planned.care).await?;
+                }
+            }
             Target::All => self.on_all(sql, &planned).await?,
             Target::Own => {
                 return Err(Trouble::Reply(
@@ -150,12 +154,6 @@ impl ShardedSession {
 
     /// Sends a statement to every shard, inside a block, and gives the client one answer.
     async fn on_all(&mut self, sql: &str, planned: &Planned) -> Result<(), Trouble> {
-        if matches!(planned.kind, StatementKind::CopyFrom | StatementKind::CopyTo) {
-            return Err(Trouble::Reply(
-                Failure::error("0A000", "COPY on every shard at once is not supported")
-                    .hint("Use INSERT, or COPY on each shard."),
-            ));
-        }
         if self.transaction.status() == Status::Idle {
             if stands_alone(sql) {
                 return self.one_by_one(sql, planned).await;

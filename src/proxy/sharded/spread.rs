@@ -68,11 +68,11 @@ impl ShardedSession {
         let parameters = parameters(given.as_ref(), &described);
         let bindings: Vec<Binding> = self.scanner.scan(asked.sql.as_bytes()).bindings.to_vec();
         let values = Values { sql: asked.sql, bindings: &bindings, parameters: &parameters };
-        let mut own = Vec::new();
-        for &shard in &targets {
-            let rows = plan.own_rows(crate::route::ShardId(shard), &values);
-            let text = spread.text(asked.sql, described.parameters.len() + 1, &rows);
-            own.push(rows);
+        let own: Vec<Vec<bool>> =
+            targets.iter().map(|shard| plan.own_rows(crate::route::ShardId(*shard), &values)).collect();
+        check_rows(&own)?;
+        for (&shard, rows) in targets.iter().zip(&own) {
+            let text = spread.text(asked.sql, described.parameters.len() + 1, rows);
             let mut out = Vec::new();
             parse(&mut out, text, &described, &more)?;
             bind(&mut out, given.as_ref(), &more, given.as_ref().map_or(&[0, 0][..], |given| given.result_formats));
@@ -174,6 +174,18 @@ impl ShardedSession {
             }
         }
     }
+}
+
+/// A row that no shard takes for its own, or two, would be lost, or doubled.
+fn check_rows(own: &[Vec<bool>]) -> Result<(), Failure> {
+    let rows = own.first().map_or(0, Vec::len);
+    let once = |row: usize| own.iter().filter(|own| own.get(row) == Some(&true)).count() == 1;
+    if (0..rows).all(once) {
+        return Ok(());
+    }
+    Err(Failure::error("0A000", "refused: the shard of a row is not certain")
+        .detail("Rule: spread-rows.")
+        .hint("Declare the type of the parameter that is the sharding key."))
 }
 
 impl Held {

@@ -6,6 +6,7 @@
 mod admission;
 mod any;
 mod collect;
+mod copy;
 mod ddl;
 mod functions;
 mod insert;
@@ -36,6 +37,7 @@ const RULES: &[Rule] = &[
     any::mixed_catalog,
     any::no_table,
     key::key_update,
+    copy::copy,
     spread::insert,
     insert::insert,
     reference::write,
@@ -69,6 +71,7 @@ pub const NAMES: &[&str] = &[
     "reference-read",
     "scatter-rows",
     "collect-rows",
+    "copy",
     "spread-write",
     "spread-rows",
     "key-equality",

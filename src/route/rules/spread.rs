@@ -205,7 +205,7 @@ fn values(words: &Words<'_>, count: usize) -> Option<Vec<Span>> {
 }
 
 /// What a column's default is when it is left out.
-enum Default {
+pub(super) enum Default {
     /// The same everywhere, or each row's own.
     Settled,
     /// The time.
@@ -214,7 +214,7 @@ enum Default {
     Unsettled,
 }
 
-fn default_of(column: &Column) -> Default {
+pub(super) fn default_of(column: &Column) -> Default {
     let Some(text) = &column.default else { return Default::Settled };
     let text = text.to_ascii_lowercase();
     let word = text.trim_end_matches("()");

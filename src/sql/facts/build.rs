@@ -72,6 +72,7 @@ impl<'a> Builder<'a> {
             predicates: Vec::new(),
             assignments: Vec::new(),
             insert: None,
+            copy: None,
             functions: Vec::new(),
             parameters: highest_parameter(parsed),
             set_operations: Vec::new(),

@@ -7,6 +7,7 @@
 
 mod build;
 mod call;
+mod copy;
 mod dml;
 mod from;
 mod functions;
@@ -372,6 +373,41 @@ pub struct InsertFacts {
     pub on_conflict: Option<Vec<String>>,
 }
 
+/// How COPY's rows are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyFormat {
+    /// Fields with escapes.
+    Text,
+    /// Fields in quotes.
+    Csv {
+        /// QUOTE.
+        quote: u8,
+        /// ESCAPE.
+        escape: u8,
+    },
+    /// Fields with lengths.
+    Binary,
+}
+
+/// What a COPY says besides its table or query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyFacts {
+    /// The column list as written; `None` when there is none.
+    pub columns: Option<Vec<String>>,
+    /// Rows come from the client or go to it, not to a file or a program of the server.
+    pub by_client: bool,
+    /// Their form.
+    pub format: CopyFormat,
+    /// DELIMITER.
+    pub delimiter: u8,
+    /// NULL.
+    pub null: String,
+    /// The first row has the columns' names.
+    pub header: bool,
+    /// An option that is not among these, or is not understood.
+    pub other: bool,
+}
+
 /// A function call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FunctionCall {
@@ -407,6 +443,8 @@ pub struct Facts {
     pub assignments: Vec<(ColumnRef, Operand)>,
     /// What an INSERT supplies, when the statement itself is one (not a CTE inside it).
     pub insert: Option<InsertFacts>,
+    /// What a COPY says.
+    pub copy: Option<CopyFacts>,
     /// Function calls anywhere.
     pub functions: Vec<FunctionCall>,
     /// Highest `$n`, 0 when there is none.

@@ -6,6 +6,7 @@ use sqlparser::ast::{
 };
 
 use super::build::Builder;
+use super::copy::copy_facts;
 use super::{Access, JoinKind, ScopeId, ScopeKind, StatementKind};
 use crate::sql::parse::classify;
 
@@ -33,7 +34,10 @@ impl Builder<'_> {
                 }
                 StatementKind::Truncate
             }
-            Statement::Copy { source, to, values, .. } => self.copy(scope, source, *to, values),
+            Statement::Copy { source, to, target, options, legacy_options, values } => {
+                self.facts.copy = Some(copy_facts(source, target, options, legacy_options));
+                self.copy(scope, source, *to, values)
+            }
             Statement::Explain { statement, .. } => {
                 self.statement(scope, statement);
                 StatementKind::Explain

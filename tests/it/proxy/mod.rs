@@ -5,6 +5,7 @@ mod auth;
 mod automatic;
 mod bulk;
 mod copy;
+mod copying;
 mod definitions;
 mod differential;
 mod extended;
