@@ -369,7 +369,7 @@ mod tests {
         all.pop().unwrap()
     }
 
-    fn pairs<'a>(found: &'a [(String, String)]) -> Vec<(&'a str, &'a str)> {
+    fn pairs(found: &[(String, String)]) -> Vec<(&str, &str)> {
         found.iter().map(|(row, key)| (row.as_str(), key.as_str())).collect()
     }
 

@@ -1,5 +1,6 @@
 //! One socket, with or without TLS, read and written by polling.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,6 +21,14 @@ pub enum Stream {
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
 }
 
+/// How much is read at a time by [`Stream::poll_read_onto`], in bytes.
+const CHUNK: usize = 32 * 1024;
+
+thread_local! {
+    /// What is being read, between the socket and its owner.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+}
+
 impl Stream {
     /// Reads into `buffer`; 0 bytes is the peer's end. A short read clears the readiness without
     /// another system call, so a caller polls again and gets `Pending` for free.
@@ -31,6 +40,17 @@ impl Stream {
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buffer),
         };
         done.map_ok(|()| buffer.filled().len())
+    }
+
+    /// Reads what is there, up to [`CHUNK`] bytes, behind what `out` has: it grows by what came, not by what could have come.
+    pub fn poll_read_onto(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let read = self.poll_read(cx, scratch);
+            if let Poll::Ready(Ok(count)) = &read {
+                out.extend_from_slice(scratch.get(..*count).unwrap_or_default());
+            }
+            read
+        })
     }
 
     /// Writes some of `bytes`.

@@ -25,6 +25,8 @@ pub enum Route {
     Collect(Shards),
     /// To each of the first, which write their own rows, with rows that the second send.
     Spread(Shards, Shards),
+    /// To the shard that has the cursor which the statement names.
+    Cursor,
     /// COPY on every shard: see [`TemplatePlan::copy`].
     Copy,
     /// To every shard; the client gets the first one's answer. All must succeed, or none.

@@ -55,6 +55,7 @@ impl TemplatePlan {
             Route::Catalog => "catalog".to_owned(),
             Route::All => "all".to_owned(),
             Route::Copy => "copy".to_owned(),
+            Route::Cursor => "cursor".to_owned(),
             Route::Control => "control".to_owned(),
         }
     }

@@ -202,6 +202,7 @@ impl ShardedSession {
                 b'Z' => return trouble.map_or(Ok(()), Err),
                 b'E' => trouble = trouble.or_else(|| Some(as_refusal(frame.bytes, rows))),
                 _ if trouble.is_some() => {}
+                b'n' if asked.values.is_some() && asked.described => self.to_client.extend_from_slice(frame.bytes),
                 b'2' if asked.values.is_some() => self.to_client.extend_from_slice(frame.bytes),
                 b'T' => match Columns::of_both(&described.columns, frame.body()) {
                     Some(body) if asked.described => {

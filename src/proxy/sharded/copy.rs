@@ -15,8 +15,6 @@ use crate::wire::message::{self, Failure};
 
 /// Rows are sent to a shard when so many bytes of them are waiting.
 const SEND_AT: usize = 64 << 10;
-/// How much is read from the client at a time.
-const CHUNK: usize = 64 << 10;
 /// What binary data begins with: signature, flags, length of an extension that is never there.
 const BINARY_HEAD: usize = 19;
 /// What binary data ends with.
@@ -175,7 +173,6 @@ impl ShardedSession {
     async fn rows_or_error(&mut self, shards: &[usize]) -> Result<bool, Trouble> {
         let (links, client) = (&mut self.links, &mut self.client);
         let mut lost = None;
-        let mut chunk = vec![0; CHUNK];
         let arrived = poll_fn(|cx| {
             for &shard in shards {
                 let Some(link) = links.get_mut(shard).and_then(Option::as_mut) else { continue };
@@ -188,12 +185,9 @@ impl ShardedSession {
                     Poll::Pending => {}
                 }
             }
-            match client.stream.poll_read(cx, &mut chunk) {
+            match client.stream.poll_read_onto(cx, &mut client.pending) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Poll::Ready(Err(Trouble::Gone)),
-                Poll::Ready(Ok(count)) => {
-                    client.pending.extend_from_slice(chunk.get(..count).unwrap_or_default());
-                    Poll::Ready(Ok(false))
-                }
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(false)),
                 Poll::Pending => Poll::Pending,
             }
         })

@@ -66,6 +66,7 @@ impl ShardedSession {
     pub(super) async fn run_batch(&mut self, synced: bool) -> Result<(), Trouble> {
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
+        self.foreseen = None;
         if batch.is_empty() || self.skipping {
             return Ok(());
         }

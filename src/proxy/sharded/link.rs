@@ -15,9 +15,6 @@ use crate::wire::body::Reader;
 use crate::wire::frame::{self, HEADER_LEN, MAX_BODY};
 use crate::wire::message;
 
-/// How much is read at a time, in bytes.
-const CHUNK: usize = 16 * 1024;
-
 /// A checked-out server connection with what is under way on it.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -113,13 +110,7 @@ impl Link {
                 self.inbox.drain(..self.next);
                 self.next = 0;
             }
-            let start = self.inbox.len();
-            self.inbox.resize(start + CHUNK, 0);
-            let room = self.inbox.get_mut(start..).unwrap_or_default();
-            let read = self.conn.stream.poll_read(cx, room);
-            let count = if let Poll::Ready(Ok(count)) = &read { *count } else { 0 };
-            self.inbox.truncate(start + count);
-            match read {
+            match self.conn.stream.poll_read_onto(cx, &mut self.inbox) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

@@ -1,11 +1,13 @@
 //! What a client of a sharded database has prepared and bound.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::pool::statements::Statement;
 use crate::proxy::sharded::planned::Planned;
 use crate::route::Shards;
+use crate::sql::lexer::{LexOptions, Lexer, TokenKind, decode_identifier};
 use crate::sql::template::Binding;
 
 /// Most named statements of one client.
@@ -73,6 +75,17 @@ pub(super) struct Names {
     pub portals: HashMap<Box<[u8]>, Portal>,
     /// Counts unnamed statements.
     pub count: u64,
+    /// Cursors that the transaction has declared, and the shard of each.
+    pub cursors: HashMap<String, usize>,
+}
+
+/// The cursor that DECLARE makes, or that FETCH, MOVE or CLOSE is about: its name as PostgreSQL reads it.
+pub(super) fn cursor_of(sql: &str) -> Option<String> {
+    let tokens = Lexer::new(sql.as_bytes(), LexOptions::default());
+    let mut names = tokens.filter(|token| matches!(token.kind, TokenKind::Ident | TokenKind::QuotedIdent));
+    let first = names.next()?;
+    let name = if first.bytes(sql.as_bytes()).eq_ignore_ascii_case(b"declare") { names.next() } else { names.last() };
+    decode_identifier(name?.bytes(sql.as_bytes())).ok()
 }
 
 impl Names {

@@ -19,6 +19,8 @@ pub(super) struct Planned {
     pub writes: bool,
     /// What its server connection needs afterwards.
     pub care: Care,
+    /// It declares a cursor.
+    pub declares: bool,
 }
 
 impl Planned {
@@ -30,7 +32,8 @@ impl Planned {
         let kind = parse::classify(sql).0;
         // SHOW is a statement about the session, and changes nothing.
         let writes = plan.writes && kind != StatementKind::Session;
-        Ok(Self { plan, kind, writes, care: Self::care_of(sql, analyzer)? })
+        let declares = parse::classify(sql).1 == "DECLARE";
+        Ok(Self { plan, kind, writes, care: Self::care_of(sql, analyzer)?, declares })
     }
 
     /// What a statement does to its session, refused where that cannot be kept over several servers. What functions and

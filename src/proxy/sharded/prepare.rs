@@ -27,6 +27,22 @@ pub(super) struct Bound<'a> {
     pub target: Target,
 }
 
+/// What was found out of a Bind that has not had its turn.
+#[derive(Debug)]
+pub(super) struct Foreseen {
+    /// Where its body lies, in the batch that is being run.
+    body: usize,
+    named: Arc<Named>,
+    planned: Arc<Planned>,
+    target: Target,
+}
+
+impl Foreseen {
+    fn is_of(&self, body: &[u8], named: &Arc<Named>) -> bool {
+        self.body == body.as_ptr() as usize && Arc::ptr_eq(&self.named, named)
+    }
+}
+
 /// Bind's parameters.
 pub(super) struct Given<'a> {
     /// Their values.
@@ -135,6 +151,9 @@ impl ShardedSession {
         if named.own {
             return Ok(Bound { portal, planned: named.planned.clone(), named, rest, target: Target::Own });
         }
+        if let Some(foreseen) = self.foreseen.take().filter(|foreseen| foreseen.is_of(body, &named)) {
+            return Ok(Bound { portal, planned: foreseen.planned, named, rest, target: foreseen.target });
+        }
         let given = read_parameters(&mut reader).map_err(malformed)?;
         let parameters: Vec<Parameter<'_>> = given
             .values
@@ -150,8 +169,11 @@ impl ShardedSession {
         let values = Values { sql: &named.sql, bindings: &named.bindings, parameters: &parameters };
         let target = match planned.route(&values)? {
             Route::Control if named.shows => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
-            route => self.target(route),
+            route => self.target_of(route, &planned, &named.sql)?,
         };
+        // The Parse in front of it asks first; the Bind itself comes next.
+        self.foreseen =
+            Some(Foreseen { body: body.as_ptr() as usize, named: named.clone(), planned: planned.clone(), target });
         Ok(Bound { portal, planned, named, rest, target })
     }
 

@@ -10,8 +10,9 @@ use crate::exec::transaction::{Status, Step, outside};
 use crate::pool::reset::Hygiene;
 use crate::pool::{Pool, Taken};
 use crate::proxy::care::Care;
+use crate::proxy::sharded::collect::COMPUTES;
 use crate::proxy::sharded::link::{Frame, Link};
-use crate::proxy::sharded::names::Target;
+use crate::proxy::sharded::names::{Target, cursor_of};
 use crate::proxy::sharded::planned::Planned;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::Route;
@@ -43,6 +44,8 @@ impl ShardedSession {
             Route::Collect(shards) => Target::Collect(shards),
             Route::Spread(shards, from) => Target::Spread(shards, from),
             Route::Copy => Target::Copy,
+            // See `target_of`.
+            Route::Cursor => Target::Own,
             Route::All => Target::All,
             Route::Control => Target::Own,
             // One that takes part already, else a different one for each client.
@@ -52,6 +55,24 @@ impl ShardedSession {
                 Target::Shard(joined.unwrap_or(spread))
             }
         }
+    }
+
+    /// Where a statement goes that was routed so: about a cursor, to where that is; a new cursor is noted.
+    pub(super) fn target_of(&mut self, route: Route, planned: &Planned, sql: &str) -> Result<Target, Trouble> {
+        if route == Route::Cursor {
+            let name = cursor_of(sql).unwrap_or_default();
+            let shard = self.names.cursors.get(&name).copied();
+            let unknown = || Failure::error("34000", format!("cursor \"{name}\" does not exist"));
+            return Ok(Target::Shard(shard.ok_or_else(unknown)?));
+        }
+        let target = self.target(route);
+        if planned.declares
+            && let (Some(name), Target::Shard(_) | Target::Collect(_)) = (cursor_of(sql), target)
+        {
+            let shard = if let Target::Shard(shard) = target { shard } else { COMPUTES };
+            self.names.cursors.insert(name, shard);
+        }
+        Ok(target)
     }
 
     /// Gets the shards' connections; inside a block, each that is new begins where the others stand.
@@ -307,6 +328,7 @@ impl ShardedSession {
         self.transaction.end();
         self.implicit = false;
         self.names.portals.clear();
+        self.names.cursors.clear();
         self.release();
     }
 

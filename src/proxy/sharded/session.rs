@@ -16,6 +16,7 @@ use crate::proxy::login::Registered;
 use crate::proxy::pulse::{Over, Phase};
 use crate::proxy::sharded::link::Link;
 use crate::proxy::sharded::names::Names;
+use crate::proxy::sharded::prepare::Foreseen;
 use crate::proxy::sharded::snapshot::Shared;
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::Scanner;
@@ -24,8 +25,6 @@ use crate::wire::message::{self, Failure};
 
 /// Answers are sent once this many bytes are waiting, and whenever there is nothing more to add.
 const SEND_AT: usize = 16 * 1024;
-/// How much is read from a client at a time, in bytes.
-const CHUNK: usize = 8 * 1024;
 
 /// A client that has logged in.
 #[derive(Debug)]
@@ -115,6 +114,8 @@ pub struct ShardedSession {
     /// Messages of the extended protocol that were not run yet.
     pub(super) batch: Vec<(u8, Vec<u8>)>,
     pub(super) batch_bytes: usize,
+    /// What a Parse of the batch has found out of its Bind.
+    pub(super) foreseen: Option<Foreseen>,
     /// After an error in the extended protocol, until Sync.
     pub(super) skipping: bool,
     /// Counts what the client does, for [`Phase`]s.
@@ -153,6 +154,7 @@ impl ShardedSession {
             scanner: Scanner::new(LexOptions::default()),
             batch: Vec::new(),
             batch_bytes: 0,
+            foreseen: None,
             skipping: false,
             answered: 0,
             _seat: visitor.seat,
@@ -303,7 +305,6 @@ impl ShardedSession {
 
     async fn fill(&mut self) -> Result<(), Trouble> {
         let idle = self.transaction.status() == Status::Idle && self.client.pending.is_empty() && self.batch.is_empty();
-        let mut chunk = Vec::new();
         let count = poll_fn(|cx| {
             self.guard.client.wake_by(cx.waker());
             if idle && self.guard.clients().is_stopping() {
@@ -312,19 +313,12 @@ impl ShardedSession {
                     "terminating connection: the proxy is shutting down",
                 ))));
             }
-            chunk.resize(CHUNK, 0);
-            let read = self.client.stream.poll_read(cx, &mut chunk);
-            if read.is_pending() {
-                // Idle clients hold no buffer.
-                chunk = Vec::new();
-            }
-            read.map_err(Trouble::from)
+            self.client.stream.poll_read_onto(cx, &mut self.client.pending).map_err(Trouble::from)
         })
         .await?;
         if count == 0 {
             return Err(Trouble::Gone);
         }
-        self.client.pending.extend_from_slice(chunk.get(..count).unwrap_or_default());
         Ok(())
     }
 

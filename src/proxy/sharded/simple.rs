@@ -83,7 +83,7 @@ impl ShardedSession {
         let planned = snapshot.plan(sql, &scan, session)?;
         let route = planned.route(&Values { sql, bindings: scan.bindings, parameters: &[] })?;
         self.check_definitions(&planned)?;
-        match self.target(route) {
+        match self.target_of(route, &planned, sql)? {
             Target::Shard(shard) => self.on_one(shard, sql, planned.writes, planned.care).await?,
             Target::Several(shards, limit) => {
                 self.on_several(&shards.iter().collect::<Vec<_>>(), limit, sql, planned.care).await?
@@ -246,19 +246,15 @@ impl ShardedSession {
     async fn either(&mut self, shard: usize) -> Result<Arrived, Trouble> {
         let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else { return Err(Trouble::Lost(shard)) };
         let client = &mut self.client;
-        let mut chunk = vec![0; 16 * 1024];
         let arrived = poll_fn(|cx| {
             match link.poll_arrival(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(Arrived::FromServer)),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Trouble::Lost(shard))),
                 Poll::Pending => {}
             }
-            match client.stream.poll_read(cx, &mut chunk) {
+            match client.stream.poll_read_onto(cx, &mut client.pending) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Poll::Ready(Err(Trouble::Gone)),
-                Poll::Ready(Ok(count)) => {
-                    client.pending.extend_from_slice(chunk.get(..count).unwrap_or_default());
-                    Poll::Ready(Ok(Arrived::FromClient))
-                }
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(Arrived::FromClient)),
                 Poll::Pending => Poll::Pending,
             }
         })

@@ -1,10 +1,10 @@
 //! What all clients of a sharded database share: its topology with the plans made on it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
+use hashbrown::HashMap;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::{Database as Settings, ServerUrl};

@@ -51,6 +51,7 @@ pub(super) fn unsupported(context: &Context<'_>) -> Option<TemplatePlan> {
     let facts = context.facts;
     let hint = match facts.kind {
         StatementKind::Merge => "write INSERT .. ON CONFLICT or UPDATE instead",
+        StatementKind::Other if facts.command == "DECLARE" && !facts.writes_in_cte => return None,
         StatementKind::Other if facts.writes_in_cte => "send the statements one after the other in a transaction",
         StatementKind::Other => "send it to a shard directly",
         _ if facts.writes_in_cte => "send the statements one after the other in a transaction",

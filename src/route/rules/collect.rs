@@ -35,12 +35,21 @@ const UNSHIPPED_TYPES: &[&str] =
 pub(super) fn collect(context: &Context<'_>) -> Option<TemplatePlan> {
     let facts = context.facts;
     let plain = facts.kind == StatementKind::Select
-        && context.reading.is_parsed
-        && context.reading.default_path
-        && context.around.utf8
         && !context.writes()
         && facts.scopes.iter().all(|scope| scope.locking.is_none());
     if !plain {
+        return None;
+    }
+    let (occurrences, parts) = rows_of_all(context)?;
+    // Where keys name one shard, they decide.
+    let pinned = occurrences.iter().all(|occurrence| !occurrence.pins.is_empty());
+    let rule = if pinned { "key-equality" } else { "collect-rows" };
+    Some(context.plan(rule, Action::Collect(Box::new(Collect { occurrences, parts }))))
+}
+
+/// Each occurrence of a table that lies on shards, with the rows that it needs; `None` when there is none, or one cannot be replaced.
+pub(super) fn rows_of_all(context: &Context<'_>) -> Option<(Vec<Occurrence>, Vec<Part>)> {
+    if !context.reading.is_parsed || !context.reading.default_path || !context.around.utf8 {
         return None;
     }
     let words = Words::of(context.around.sql);
@@ -52,13 +61,7 @@ pub(super) fn collect(context: &Context<'_>) -> Option<TemplatePlan> {
         parts.push(part(context, &words, id, relation, used)?);
         occurrences.push(occurrence(context, id, relation, used)?);
     }
-    if parts.is_empty() {
-        return None;
-    }
-    // Where keys name one shard, they decide.
-    let pinned = occurrences.iter().all(|occurrence| !occurrence.pins.is_empty());
-    let rule = if pinned { "key-equality" } else { "collect-rows" };
-    Some(context.plan(rule, Action::Collect(Box::new(Collect { occurrences, parts }))))
+    (!parts.is_empty()).then_some((occurrences, parts))
 }
 
 pub(super) fn occurrence(context: &Context<'_>, id: RelationId, relation: &Relation, used: &Use) -> Option<Occurrence> {

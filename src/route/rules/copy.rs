@@ -35,7 +35,8 @@ pub(super) fn copy(context: &Context<'_>) -> Option<TemplatePlan> {
     match used {
         Use::Local(shard) => Some(context.fixed("copy", Route::Single(*shard))),
         Use::Reference if !into => Some(context.fixed("copy", Route::Any)),
-        Use::Reference => settled(context, table, facts).map_or_else(Some, |()| Some(plan(context, facts, into, None))),
+        Use::Reference => settled(context, table, facts)
+            .map_or_else(|refusal| Some(*refusal), |()| Some(plan(context, facts, into, None))),
         Use::Sharded(_) if !into => {
             // COPY of a partitioned table gives nothing of its partitions.
             let plain = table.kind == TableKind::Table;
@@ -76,7 +77,7 @@ fn key_field(
         let hint = format!("give {} in the column list", sharded.key);
         Box::new(context.refuse("copy", Some(relation.span), reason, hint))
     };
-    settled(context, table, facts).map_err(Box::new)?;
+    settled(context, table, facts)?;
     let stored: Vec<&str> =
         table.columns.iter().filter(|column| !is_computed(column)).map(|column| column.name.as_str()).collect();
     let columns: Vec<&str> = match &facts.columns {
@@ -95,13 +96,13 @@ fn is_computed(column: &crate::sql::catalog::Column) -> bool {
 }
 
 /// Whether each shard fills in the same for columns that are left out.
-fn settled(context: &Context<'_>, table: &Table, facts: &CopyFacts) -> Result<(), TemplatePlan> {
+fn settled(context: &Context<'_>, table: &Table, facts: &CopyFacts) -> Result<(), Box<TemplatePlan>> {
     let Some(columns) = &facts.columns else { return Ok(()) };
     let left_out = table.columns.iter().filter(|column| !columns.contains(&column.name) && !is_computed(column));
     for column in left_out {
         if !matches!(default_of(column), Default::Settled) {
             let reason = format!("the default of {} may be another one on another shard", column.name);
-            return Err(context.refuse("copy", None, reason, format!("give {} in the data", column.name)));
+            return Err(Box::new(context.refuse("copy", None, reason, format!("give {} in the data", column.name))));
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ mod admission;
 mod any;
 mod collect;
 mod copy;
+mod cursor;
 mod ddl;
 mod functions;
 mod insert;
@@ -24,6 +25,7 @@ type Rule = fn(&Context<'_>) -> Option<TemplatePlan>;
 /// All rules, in order.
 const RULES: &[Rule] = &[
     admission::control,
+    cursor::of_cursor,
     admission::not_understood,
     admission::search_path,
     ddl::on_system_tables,
@@ -38,6 +40,7 @@ const RULES: &[Rule] = &[
     any::no_table,
     key::key_update,
     copy::copy,
+    cursor::declare,
     spread::insert,
     insert::insert,
     reference::write,
@@ -72,6 +75,7 @@ pub const NAMES: &[&str] = &[
     "scatter-rows",
     "collect-rows",
     "copy",
+    "cursor",
     "spread-write",
     "spread-rows",
     "key-equality",

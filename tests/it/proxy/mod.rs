@@ -6,6 +6,7 @@ mod automatic;
 mod bulk;
 mod copy;
 mod copying;
+mod cursors;
 mod definitions;
 mod differential;
 mod extended;

@@ -59,7 +59,7 @@ impl Author {
             .flat_map(|(alias, table)| table.ints.iter().map(move |column| format!("{alias}.{column}")))
             .collect();
         match self.below(6) {
-            0 | 1 | 2 if !columns.is_empty() => columns[self.below(columns.len())].clone(),
+            0..=2 if !columns.is_empty() => columns[self.below(columns.len())].clone(),
             3 if !columns.is_empty() => format!("{} % {}", columns[self.below(columns.len())], self.below(5) + 2),
             4 if !columns.is_empty() => format!("abs({} - {})", columns[self.below(columns.len())], self.below(40)),
             _ => self.below(50).to_string(),

@@ -90,7 +90,8 @@ fn newer_protocols_work_after_they_are_negotiated() {
             heard = raw.stream.peek(&mut first).ok();
         }
         raw.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(shown(&raw.until_ready(1)), "T E:57014 Z:I");
+        // It may be cancelled before it has begun to answer.
+        assert!(shown(&raw.until_ready(1)).ends_with("E:57014 Z:I"));
     }
 }
 
