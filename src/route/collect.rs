@@ -44,6 +44,17 @@ pub(super) struct Part {
     pub columns: Vec<Shipped>,
     /// Conditions that every row of it must satisfy which the answer depends on: a column compared with constants.
     pub filters: Vec<Span>,
+    /// Only the first rows of each shard can be among those that the statement wants.
+    pub first: Option<First>,
+}
+
+/// The first rows in some order.
+#[derive(Debug, Clone)]
+pub(super) struct First {
+    /// ORDER BY's keys, as they are written in SQL.
+    pub order: Vec<String>,
+    /// Constants whose sum is the number of rows: LIMIT's and OFFSET's.
+    pub amounts: Vec<Span>,
 }
 
 /// A column whose values travel.
@@ -86,7 +97,7 @@ impl Collect {
             if part.on.is_some_and(|on| on != shard) {
                 continue;
             }
-            let _ = write!(text, " UNION ALL SELECT {number}");
+            let _ = write!(text, " UNION ALL (SELECT {number}");
             for column in &part.columns {
                 let _ = write!(text, ", {}.{}::pg_catalog.text", part.called, column.name);
             }
@@ -95,6 +106,10 @@ impl Collect {
             for (at, filter) in part.filters.iter().enumerate() {
                 let _ = write!(text, " {} ({}\n)", if at == 0 { "WHERE" } else { "AND" }, filter.of(sql));
             }
+            if let Some(first) = &part.first {
+                first.write(&mut text, sql);
+            }
+            text.push(')');
         }
         text
     }
@@ -125,9 +140,27 @@ impl Collect {
             let columns: Vec<&str> = part.columns.iter().map(|column| column.name.as_str()).collect();
             let filters: Vec<&str> = part.filters.iter().map(|filter| filter.of(sql)).collect();
             let filters = if filters.is_empty() { String::new() } else { format!(" where {}", filters.join(" and ")) };
-            format!("rows: {} {} ({}){filters}", part.table, part.called, columns.join(", ")).replace('"', "")
+            let first = match &part.first {
+                Some(first) if first.order.is_empty() => " the first".to_owned(),
+                Some(first) => format!(" the first by {}", first.order.join(", ")),
+                None => String::new(),
+            };
+            format!("rows: {} {} ({}){filters}{first}", part.table, part.called, columns.join(", ")).replace('"', "")
         };
         self.parts.iter().map(one).collect()
+    }
+}
+
+impl First {
+    fn write(&self, text: &mut String, sql: &str) {
+        for (at, key) in self.order.iter().enumerate() {
+            let _ = write!(text, "{} {key}", if at == 0 { " ORDER BY" } else { "," });
+        }
+        // Their sum may be more than LIMIT takes.
+        let sum: Vec<String> =
+            self.amounts.iter().map(|amount| format!("({})::pg_catalog.numeric", amount.of(sql))).collect();
+        let most = i64::MAX;
+        let _ = write!(text, " LIMIT least({}, {most})::pg_catalog.int8", sum.join(" + "));
     }
 }
 
@@ -182,6 +215,8 @@ mod tests {
             aliased: called == "o",
             columns,
             filters,
+            first: (called == "o")
+                .then(|| First { order: vec!["\"o\".\"id\" DESC".to_owned()], amounts: vec![span("3")] }),
         };
         let parts = vec![
             part("items", "items", vec![column("id", "bigint"), column("n", "name")], Vec::new()),
@@ -198,7 +233,8 @@ mod tests {
         );
         let question = collect.question(sql, ShardId(0));
         assert!(question.ends_with(
-            " UNION ALL SELECT 1, \"o\".\"id\"::pg_catalog.text, NULL, NULL FROM \"public\".\"t\" AS \"o\" WHERE (o.id > 3\n)"
+            " UNION ALL (SELECT 1, \"o\".\"id\"::pg_catalog.text, NULL, NULL FROM \"public\".\"t\" AS \"o\" WHERE (o.id > 3\n) \
+             ORDER BY \"o\".\"id\" DESC LIMIT least((3)::pg_catalog.numeric, 9223372036854775807)::pg_catalog.int8)"
         ));
         assert!(!question.contains("items") && collect.question(sql, ShardId(1)).contains("items"));
     }

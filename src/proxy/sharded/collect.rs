@@ -200,7 +200,12 @@ impl ShardedSession {
             let Ok(frame) = link.frame().await else { return Err(self.lose(COMPUTES)) };
             match frame.tag {
                 b'Z' => return trouble.map_or(Ok(()), Err),
-                b'E' => trouble = trouble.or_else(|| Some(as_refusal(frame.bytes, rows))),
+                b'E' => {
+                    trouble = trouble.or_else(|| Some(as_refusal(frame.bytes, rows)));
+                    if matches!(trouble, Some(Trouble::Reply(_))) {
+                        self.shared.expire();
+                    }
+                }
                 _ if trouble.is_some() => {}
                 b'n' if asked.values.is_some() && asked.described => self.to_client.extend_from_slice(frame.bytes),
                 b'2' if asked.values.is_some() => self.to_client.extend_from_slice(frame.bytes),
@@ -209,7 +214,11 @@ impl ShardedSession {
                         message::frame(&mut self.to_client, b'T', |out| out.extend_from_slice(&body));
                     }
                     Some(_) => {}
-                    None => trouble = Some(Trouble::Reply(other_columns())),
+                    None => {
+                        // The catalog may be older than the table.
+                        self.shared.expire();
+                        trouble = Some(Trouble::Reply(other_columns()));
+                    }
                 },
                 b'D' | b'C' | b's' | b'N' => {
                     rows |= frame.tag == b'D';

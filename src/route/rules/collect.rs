@@ -1,14 +1,15 @@
 //! Queries that one shard computes from rows of all.
 
-use crate::route::collect::{Collect, Part, Shipped, quoted};
+use crate::route::collect::{Collect, First, Part, Shipped, quoted};
 use crate::route::context::{Context, Use, table_name};
 use crate::route::infer::{Key, Knowledge, is_placed};
 use crate::route::placement::ShardId;
 use crate::route::plan::{Action, Occurrence, Pin, TemplatePlan};
-use crate::route::rules::scatter::{OPERATORS, SYSTEM_COLUMNS};
+use crate::route::rules::scatter::{OPERATORS, SYSTEM_COLUMNS, looks_further};
 use crate::sql::catalog::{Column, Table, TableKind};
 use crate::sql::facts::{
-    Clause, Comparison, Operand, Predicate, Projection, Relation, RelationId, RelationSource, Span, StatementKind,
+    Clause, Comparison, Literal, Operand, Predicate, Projection, Relation, RelationId, RelationSource, SortKey, Span,
+    StatementKind,
 };
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind, decode_identifier};
 
@@ -102,6 +103,7 @@ pub(super) fn part(
     }
     let columns: Option<Vec<Shipped>> = columns.into_iter().map(shipped).collect();
     let filter = |predicate: &&Predicate| !place.renames && is_filter(context, predicate, id, relation);
+    let first = if place.renames { None } else { first_rows(context, id, relation, called) };
     Some(Part {
         name: relation.span,
         on,
@@ -110,6 +112,7 @@ pub(super) fn part(
         aliased: relation.alias.is_some(),
         columns: columns.filter(|columns| !columns.is_empty())?,
         filters: context.facts.predicates.iter().filter(filter).map(|predicate| predicate.span).collect(),
+        first,
     })
 }
 
@@ -131,6 +134,79 @@ fn stars(context: &Context<'_>) -> bool {
     let is_star = |item: &Projection| matches!(item, Projection::Star(_) | Projection::QualifiedStar(..));
     context.facts.scopes.iter().any(|scope| scope.projection.iter().any(is_star))
 }
+
+/// A block that reads this relation alone, row by row, and wants its first rows: those are among the first rows of each shard in the same order. Its
+/// WHERE must be nothing but filters, or the first rows of a shard might not pass it; and each row must give one row.
+fn first_rows(context: &Context<'_>, id: RelationId, relation: &Relation, called: &str) -> Option<First> {
+    let scope = context.facts.scopes.get(relation.scope.0)?;
+    let alone = context.facts.relations.iter().filter(|other| other.scope == relation.scope).count() == 1;
+    let conditions = || {
+        let of_block = |one: &&Predicate| one.scope == relation.scope && one.clause == Clause::Where;
+        context.facts.predicates.iter().filter(of_block)
+    };
+    let all_filter = conditions().all(|predicate| is_filter(context, predicate, id, relation));
+    let by_row = context.facts.functions.iter().filter(|call| call.scope == relation.scope).all(|call| {
+        ONE_ROW_EACH.contains(&call.name.as_str()) && matches!(call.schema.as_deref(), None | Some("pg_catalog"))
+    });
+    if !alone || !all_filter || !by_row || scope.has_where != conditions().next().is_some() || looks_further(scope) {
+        return None;
+    }
+    let constant = |operand: &Operand| match operand {
+        Operand::Literal { value: Literal::Number(_), negative: false, cast: None, span, .. }
+        | Operand::Parameter { cast: None, span, .. } => Some(*span).filter(|span| span.end > span.start),
+        _ => None,
+    };
+    let mut amounts = vec![constant(scope.limit.as_ref()?)?];
+    if let Some(offset) = &scope.offset {
+        amounts.push(constant(offset)?);
+    }
+    let key = |key: &SortKey| {
+        let column = key.value.column().filter(|column| column.relation == Some(id) && column.name != "*")?;
+        let direction = if key.descending { " DESC" } else { "" };
+        let nulls = match key.nulls_first {
+            Some(true) => " NULLS FIRST",
+            Some(false) => " NULLS LAST",
+            None => "",
+        };
+        // By the relation: a name alone would mean the value as text.
+        Some(format!("{}.{}{direction}{nulls}", quoted(called), quoted(&column.name)))
+    };
+    let order: Option<Vec<String>> = scope.order_by.iter().map(key).collect();
+    Some(First { order: order?, amounts })
+}
+
+/// Functions that give one row for each, of those that are often in a SELECT list.
+const ONE_ROW_EACH: &[&str] = &[
+    "abs",
+    "ceil",
+    "concat",
+    "concat_ws",
+    "date_part",
+    "date_trunc",
+    "extract",
+    "floor",
+    "format",
+    "greatest",
+    "initcap",
+    "least",
+    "left",
+    "length",
+    "lower",
+    "md5",
+    "now",
+    "nullif",
+    "replace",
+    "right",
+    "round",
+    "substr",
+    "substring",
+    "to_char",
+    "to_json",
+    "to_jsonb",
+    "trim",
+    "trunc",
+    "upper",
+];
 
 /// Whether a condition holds for every row of the relation that matters, and says the same where only that relation is at hand.
 fn is_filter(context: &Context<'_>, predicate: &Predicate, id: RelationId, relation: &Relation) -> bool {

@@ -74,15 +74,19 @@ pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
     Some(context.plan(rule, Action::Scatter(Scatter { occurrences, limit })))
 }
 
-fn is_row_by_row(scope: &Scope) -> bool {
-    let looks_further = scope.distinct
+/// Whether a block looks at more than one row for one of its answer.
+pub(super) fn looks_further(scope: &Scope) -> bool {
+    scope.distinct
         || scope.distinct_on
         || !scope.group_by.is_empty()
         || scope.grouping_sets
         || scope.having
         || scope.aggregate
-        || scope.window;
-    !looks_further && scope.order_by.is_empty() && scope.offset.is_none() && scope.locking.is_none()
+        || scope.window
+}
+
+fn is_row_by_row(scope: &Scope) -> bool {
+    !looks_further(scope) && scope.order_by.is_empty() && scope.offset.is_none() && scope.locking.is_none()
 }
 
 /// Whether no word of the statement means something else on another shard.

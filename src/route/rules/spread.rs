@@ -7,6 +7,7 @@ use crate::route::infer::is_placed;
 use crate::route::plan::{Action, Occurrence, TemplatePlan};
 use crate::route::rules::collect::{Words, occurrence, part};
 use crate::route::rules::insert::{row_occurrences, table_of};
+use crate::route::rules::key::by_key;
 use crate::route::rules::scatter::OF_SESSION;
 use crate::route::spread::{Edit, Piece, Row, Spread};
 use crate::sql::catalog::{Column, Table, TableKind};
@@ -43,10 +44,8 @@ pub(super) fn spread(context: &Context<'_>) -> Option<TemplatePlan> {
         parts.push(part(context, &words, id, relation, used)?);
         occurrences.push(occurrence(context, id, relation, used)?);
     }
-    let edits = moments(context, &words)?;
-    if words.has("default") || !are_subqueries_settled(context) {
-        return None;
-    }
+    let settled = !words.has("default") && are_subqueries_settled(context);
+    let Some(edits) = moments(context, &words).filter(|_| settled) else { return unsettled(context) };
     let target = occurrence(context, target, relation, used)?;
     let pinned = occurrences.iter().chain([&target]).all(|occurrence| !occurrence.pins.is_empty());
     let rule = if pinned { "key-equality" } else { "spread-write" };
@@ -61,6 +60,16 @@ pub(super) fn spread(context: &Context<'_>) -> Option<TemplatePlan> {
             returns_each: false,
         })),
     ))
+}
+
+/// What two shards could see differently is for one shard, or for none.
+fn unsettled(context: &Context<'_>) -> Option<TemplatePlan> {
+    let of_keys = by_key(context)?;
+    of_keys.refusal()?;
+    let reason = "over several shards, a part of it could say something else on each: LIMIT, a window, an aggregate that keeps an order, \
+                  DEFAULT or a volatile function";
+    let hint = "name the sharding key's value, or read first and write the rows that were read by their keys";
+    Some(context.refuse("spread-write", None, reason, hint))
 }
 
 /// INSERT of several rows: each goes to the shard of its key. It reads nothing from sharded tables, and the time, also in defaults, is made one.
