@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! statements (template, example, calls) -> candidates      what an index could answer, from facts and catalog
-//!                                       -> select          grown by benefit per byte, each step re-costed, then pruned
+//!                                       -> select          explored with the planner, solved without it, looked around, pruned
 //!                                       -> Advice          what to create, with cost before and after
 //! catalog                               -> existing        what to drop: covered by another, or never used
 //! ```
@@ -19,12 +19,14 @@ mod columns;
 pub mod ddl;
 pub mod estimate;
 pub mod existing;
-mod grow;
+mod explore;
 pub mod input;
 pub mod model;
 pub mod parameters;
 mod select;
+mod solve;
 mod whatif;
+mod worth;
 
 pub use existing::{Redundant, Unused};
 pub use model::{

@@ -160,7 +160,7 @@ pub struct Options {
     pub storage_budget_bytes: Option<u64>,
     /// An index must take at least this share off the workload's cost ..
     pub min_workload_gain: f64,
-    /// .. and at least this share off the cost of the statements whose plans use it.
+    /// .. and at least this share off the cost of the statements whose plans use it, unless it brings the workload much more.
     pub min_statement_gain: f64,
     /// The share of the workload's cost that indexes as large as all its tables together must save; smaller ones in
     /// proportion. It cuts diminishing returns where no budget does, and is not asked when there is a budget.

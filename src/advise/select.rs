@@ -1,28 +1,36 @@
 //! The choice: which possible indexes together bring most.
 //!
-//! 1. *Seeds*: a statement is planned with all its possible indexes at once, so the planner itself says which
-//!    matter; those are taken away and it is asked again, for narrow ones, plain ones and covering ones apart.
-//! 2. *Growth* ([`super::grow`]): the index with the best gain is added while it pays, re-scored at each step.
-//! 3. *Pruning*: each index's marginal gain with all others in place; what does not clear the thresholds goes.
-//!
-//! Growth runs twice, by the byte and outright, and the cheaper outcome is kept.
+//! 1. *Seeds* ([`super::explore`]): a statement is planned with all its possible indexes at once, so the planner itself
+//!    says which matter; those are taken away and it is asked again, for narrow ones, plain ones and covering
+//!    ones apart, and for the parts of what it used.
+//! 2. *Solving* ([`super::solve`]): the best set by the costs that are known, without the planner.
+//! 3. *Looking around*: the planner's word on that set, on its neighbours, and on merged and shortened forms of
+//!    its indexes. What that teaches is solved again, until nothing new is learned.
+//! 4. *Pruning* ([`super::worth`]): each index's marginal gain with all others in place; what does not clear the
+//!    thresholds goes.
 
 use std::collections::BTreeSet;
 
-use super::candidates::candidates;
 use super::ddl::{Names, create};
-use super::grow::{Chooser, State};
+use super::explore::Explorer;
 use super::model::{Advice, CostFailure, CostModel, Definition, Evidence, Options, Recommendation, Skipped, Statement};
 use super::whatif::{Set, WhatIf};
+use super::worth::{Chooser, State};
 use crate::error::Result;
 use crate::sql::catalog::{Catalog, Table, TableId};
 use crate::sql::facts::{Access, RelationSource, StatementKind};
 
-/// How often a statement's used indexes are taken away and the planner asked again, for each tier.
-const SEED_ROUNDS: usize = 3;
-
 /// Statements propose indexes, dearest first, until this share of the workload's cost is covered.
 const SEEDED_SHARE: f64 = 0.995;
+/// How often the best set known is looked around at most.
+const ROUNDS: usize = 6;
+/// Sets for this many times the budget are looked at too, once, for indexes that could be merged.
+const WIDER: [u64; 2] = [2, 4];
+
+/// A round must bring this share of the cost for another one to follow.
+const MIN_ROUND_GAIN: f64 = 0.003;
+/// How often the room that pruning made is filled at most.
+const FILLS: usize = 4;
 
 /// Steps of the work, for a progress bar: (done, of, what).
 pub type Progress<'a> = &'a mut dyn FnMut(usize, usize, &str);
@@ -41,28 +49,18 @@ pub fn advise(
 ) -> Result<(Advice, BTreeSet<String>)> {
     let mut what_if = WhatIf::new(model, statements, catalog);
     let (base, skipped) = price_today(&mut what_if, statements, progress)?;
-    let mut seeds = Seeds { what_if: &mut what_if, catalog, options, picked: Set::default(), looked_at: 0 };
     let order = dearest_first(statements, &base);
+    let chooser = Chooser::new(what_if, statements, options, &base, table_bytes(statements, catalog));
+    let mut explorer = Explorer::new(chooser, catalog, options);
     for (done, at) in order.iter().enumerate() {
         progress(done, order.len(), "looking for indexes");
-        if let (Some(Some(base)), Some(statement)) = (base.get(*at), statements.get(*at)) {
-            seeds.seed(*at, statement, *base)?;
+        if let Some(statement) = statements.get(*at) {
+            explorer.seed(*at, statement)?;
         }
     }
-    let (picked, candidates) = (seeds.picked, seeds.looked_at);
-    let mut chooser = Chooser::new(what_if, statements, options, &base, &picked, table_bytes(statements, catalog))?;
-    let mut best: Option<State> = None;
-    for (run, by_byte) in [true, false].into_iter().enumerate() {
-        progress(run, 2, "choosing among them");
-        let outcome = chooser.choose(by_byte)?;
-        if best.as_ref().is_none_or(|best| chooser.burden(&outcome) < chooser.burden(best)) {
-            best = Some(outcome);
-        }
-    }
-    let best = match best {
-        Some(best) => best,
-        None => chooser.start(),
-    };
+    let best = settle(&mut explorer, &order, options, progress)?;
+    let candidates = explorer.looked_at;
+    let mut chooser = explorer.chooser;
     let mut recommendations = recommend(&mut chooser, &best, statements, catalog)?;
     recommendations.sort_by(|a, b| (b.cost_before - b.cost_after).total_cmp(&(a.cost_before - a.cost_after)));
     let start = chooser.start();
@@ -146,45 +144,53 @@ fn table_bytes(statements: &[Statement], catalog: &Catalog) -> f64 {
     if bytes > 0.0 { bytes } else { f64::INFINITY }
 }
 
-/// Collects what the planner picks.
-struct Seeds<'s, 'm> {
-    what_if: &'s mut WhatIf<'m>,
-    catalog: &'s Catalog,
-    options: &'s Options,
-    picked: Set,
-    looked_at: usize,
+/// Solves what is known and looks around the solution, until that teaches nothing new.
+fn settle(explorer: &mut Explorer<'_>, order: &[usize], options: &Options, progress: Progress<'_>) -> Result<State> {
+    let budget = options.storage_budget_bytes;
+    for (done, factor) in WIDER.into_iter().enumerate() {
+        progress(done, WIDER.len() + ROUNDS, "choosing among them");
+        let wider = explorer.chooser.problem(budget.map(|budget| budget.saturating_mul(factor))).solve(&Set::default());
+        explorer.vary(&wider)?;
+    }
+    let mut best = explorer.chooser.start();
+    for round in 0..ROUNDS {
+        progress(WIDER.len() + round, WIDER.len() + ROUNDS, "choosing among them");
+        let found = explorer.chooser.problem(budget).solve(&best.set);
+        let before = explorer.chooser.burden(&best);
+        if let Some(state) = explorer.chooser.judge(&found)?
+            && explorer.chooser.burden(&state) < before
+        {
+            best = state;
+        }
+        if round > 0 && explorer.chooser.burden(&best) > before * (1.0 - MIN_ROUND_GAIN) {
+            break;
+        }
+        explorer.look_around(&best.set, order)?;
+    }
+    prune_and_fill(&mut explorer.chooser, best, budget)
 }
 
-impl Seeds<'_, '_> {
-    fn seed(&mut self, at: usize, statement: &Statement, base: f64) -> Result<()> {
-        let Some(facts) = &statement.facts else { return Ok(()) };
-        let found = candidates(facts, self.catalog, self.options);
-        self.looked_at += found.len();
-        let tiers: [fn(&Definition) -> bool; 4] = [
-            |index| index.keys.len() == 1 && index.include.is_empty(),
-            |index| index.keys.len() <= 2 && index.include.is_empty(),
-            |index| index.include.is_empty(),
-            |_| true,
-        ];
-        for tier in tiers {
-            let mut left: Set = found.iter().filter(|index| tier(index)).map(|index| self.what_if.add(index)).collect();
-            for _ in 0..SEED_ROUNDS {
-                let (cost, used) = match self.what_if.price(at, &left) {
-                    Ok(priced) => priced,
-                    Err(CostFailure::Fatal(error)) => return Err(error),
-                    Err(_) => break,
-                };
-                if used.is_empty() || cost >= base * (1.0 - self.options.min_workload_gain) {
-                    break;
-                }
-                for item in used.iter() {
-                    self.picked.insert(item);
-                    left.remove(item);
-                }
-            }
+/// Takes out what does not clear the thresholds, and uses the room for something else.
+fn prune_and_fill(chooser: &mut Chooser<'_>, from: State, budget: Option<u64>) -> Result<State> {
+    let mut barred = Set::default();
+    let mut best: Option<State> = None;
+    let mut next = from;
+    for _ in 0..FILLS {
+        let pruned = chooser.prune(next.clone())?;
+        next.set.iter().filter(|index| !pruned.set.contains(*index)).for_each(|index| barred.insert(index));
+        let clean = pruned.set == next.set;
+        let mut problem = chooser.problem(budget);
+        problem.bar(&barred);
+        let refill = problem.solve(&pruned.set);
+        if best.as_ref().is_none_or(|best| chooser.burden(&pruned) < chooser.burden(best)) {
+            best = Some(pruned);
         }
-        Ok(())
+        match chooser.judge(&refill)? {
+            Some(state) if !clean => next = state,
+            _ => break,
+        }
     }
+    Ok(best.unwrap_or_else(|| chooser.start()))
 }
 
 fn recommend(

@@ -34,6 +34,10 @@ impl Set {
         if let Some(word) = self.0.get_mut(item / 64) {
             *word &= !(1 << (item % 64));
         }
+        // Equal sets are equal words.
+        while self.0.last() == Some(&0) {
+            self.0.pop();
+        }
     }
 
     pub(super) fn with(&self, item: usize) -> Self {
@@ -49,14 +53,22 @@ impl Set {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.0.len() * 64).filter(|item| self.contains(*item))
+        self.0.iter().enumerate().flat_map(|(at, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as usize;
+                // Clears the lowest bit that is set; of none, there is none.
+                left &= left.wrapping_sub(1);
+                (bit < 64).then_some(at * 64 + bit)
+            })
+        })
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    fn is_within(&self, wider: &Self) -> bool {
+    pub(super) fn is_within(&self, wider: &Self) -> bool {
         self.0.iter().enumerate().all(|(at, word)| word & !wider.0.get(at).copied().unwrap_or(0) == 0)
     }
 }
@@ -225,6 +237,12 @@ impl<'a> WhatIf<'a> {
             known.push(Known { asked: asked.clone(), used, cost });
         }
         Ok(())
+    }
+
+    /// What is known of a statement: members needed, and the cost of one call.
+    pub(super) fn known(&self, statement: usize) -> Vec<(Set, f64)> {
+        let known = self.known.get(statement).map_or(&[][..], Vec::as_slice);
+        known.iter().map(|known| (known.used.clone(), known.cost)).collect()
     }
 
     /// The size of a pool member; `None` when the model cannot do it, which bans it.

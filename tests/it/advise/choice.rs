@@ -152,8 +152,15 @@ fn what_brings_too_little_is_left_out() {
     let texts = [("select * from t where a = 1", 1_000_000.0), ("select * from u where x = 1", 1.0)];
     let advice = run(&texts, &mut Toy::default(), &Options::default());
     assert_eq!(ddl(&advice), ["CREATE INDEX CONCURRENTLY t_a_idx ON public.t (a);"]);
+    // An index that takes 90 % off a statement that is 0.5 % of the workload.
+    let texts =
+        [("select * from u", 1_000_000.0), ("select * from t where a = 1", 5_000.0), ("select * from t", 3_000.0)];
+    assert_eq!(run(&texts, &mut Toy::default(), &Options::default()).recommendations.len(), 1);
     let strict = Options { min_statement_gain: 0.95, ..Options::default() };
     assert!(run(&texts, &mut Toy::default(), &strict).recommendations.is_empty());
+    // What is large beside the whole workload need not be large beside its own statements.
+    let texts = [("select * from u", 1.0), ("select * from t where a = 1", 1.0)];
+    assert_eq!(run(&texts, &mut Toy::default(), &strict).recommendations.len(), 1);
 }
 
 #[test]
