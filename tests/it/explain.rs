@@ -29,7 +29,7 @@ fn explain_prints_the_plan() {
 
 #[test]
 fn a_refusal_is_an_answer() {
-    let output = explain(&["--format", "json", "SELECT * FROM orders FOR UPDATE"]);
+    let output = explain(&["--format", "json", "SELECT * FROM orders LIMIT 1 FOR UPDATE"]);
     let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((&json["route"], &json["sqlstate"]), (&"refuse".into(), &"0A000".into()));
     assert_eq!(json["span"], serde_json::json!([14, 20]));

@@ -140,7 +140,7 @@ fn what_cannot_be_proven_is_refused_with_a_reason() {
         let client = shop.client().await;
         for sql in [
             "SELECT count(*), min(xmin::text) FROM customers",
-            "SELECT * FROM customers WHERE name = 'x' FOR UPDATE",
+            "SELECT * FROM customers WHERE name = 'x' LIMIT 1 FOR UPDATE",
             "SELECT * FROM customers WHERE ctid = '(0,1)'",
             "UPDATE customers SET id = 5 WHERE id = 1",
             "DELETE FROM orders WHERE customer_id IN (SELECT id FROM customers LIMIT 1)",

@@ -82,7 +82,7 @@ impl Deed {
                 "INSERT INTO orders (id, customer_id, status, total, placed_at) VALUES (1, 7, 'open', 20.90, now())"
             }
             Self::CountAllOrders => "SELECT status, count(*), sum(total) FROM orders GROUP BY status ORDER BY status",
-            Self::LockOpenOrders => "SELECT id FROM orders WHERE status = 'open' FOR UPDATE",
+            Self::LockOpenOrders => "SELECT id FROM orders WHERE status = 'open' ORDER BY id LIMIT 5 FOR UPDATE",
         }
     }
 }

@@ -94,7 +94,11 @@ pub(super) fn part(
     }
     let called = relation.visible_name()?;
     let on: Option<ShardId> = if let Use::Local(shard) = used { Some(*shard) } else { None };
-    let whole = place.renames || words.needs_rows(called, relation.span) || stars(context) || words.has("natural");
+    let whole = place.renames
+        || words.needs_rows(called, relation.span)
+        || stars(context)
+        || words.has_star()
+        || words.has("natural");
     let read = |column: &&Column| whole || words.names(&column.name);
     let mut columns: Vec<&Column> = table.columns.iter().filter(read).collect();
     if columns.is_empty() {
@@ -302,6 +306,14 @@ impl<'a> Words<'a> {
                     .tokens
                     .get(at)
                     .is_some_and(|token| token.bytes(self.sql).eq_ignore_ascii_case(wanted.as_bytes()))
+        })
+    }
+
+    /// Whether `.*` stands somewhere: in an argument it is a whole row.
+    fn has_star(&self) -> bool {
+        (0..self.tokens.len()).any(|at| {
+            let after = self.tokens.get(at + 1).map(|token| token.bytes(self.sql)).unwrap_or_default();
+            self.kind(at) == Some(TokenKind::Dot) && after.starts_with(b"*")
         })
     }
 

@@ -53,7 +53,7 @@ pub(super) const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cm
 /// shards, as one of a sharded table, which is not on the nullable side of an outer join, is in it. What the SELECT list
 /// computes depends on that row and constants alone: functions and operators are immutable and PostgreSQL's own.
 ///
-/// Without ORDER BY, LIMIT n takes any n rows of them: those that come first.
+/// Without ORDER BY, LIMIT n takes any n rows of them: those that come first. FOR UPDATE locks each row on its shard.
 pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
     let [scope] = context.facts.scopes.as_slice() else { return None };
     let plain = context.facts.kind == StatementKind::Select
@@ -61,6 +61,11 @@ pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
         && !context.writes()
         && context.facts.set_operations.is_empty();
     if !plain || !is_row_by_row(scope) || !is_computed_alike(context) {
+        return None;
+    }
+    // Which rows are locked must not depend on which shard is asked first, and a lock must be where the next one looks for it.
+    let reads_copies = context.relations().any(|(_, _, used)| matches!(used, Use::Reference));
+    if scope.locking.is_some() && (scope.limit.is_some() || reads_copies) {
         return None;
     }
     let limit = match &scope.limit {
@@ -86,7 +91,7 @@ pub(super) fn looks_further(scope: &Scope) -> bool {
 }
 
 fn is_row_by_row(scope: &Scope) -> bool {
-    !looks_further(scope) && scope.order_by.is_empty() && scope.offset.is_none() && scope.locking.is_none()
+    !looks_further(scope) && scope.order_by.is_empty() && scope.offset.is_none()
 }
 
 /// Whether no word of the statement means something else on another shard.

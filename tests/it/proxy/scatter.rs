@@ -274,6 +274,18 @@ fn transactions_pipelines_and_errors() {
     let one = "select id from customers where name = 'n9ä'";
     let pipeline = [parse("", one), bind("", &[]), execute(), parse("", one), bind("", &[]), execute(), sync()];
     assert_eq!(raw.talk(&pipeline, 1), "1 2 D:9 C:SELECT_1 1 2 D:9 C:SELECT_1 Z:I");
+    // Rows that are locked are locked where they are.
+    raw.query("begin");
+    assert!(raw.query("select id from customers where id in (1, 2, 3, 4, 5) for update").ends_with("C:SELECT_5 Z:T"));
+    let mut other = both.several();
+    for id in 1..=5 {
+        assert_eq!(
+            other.query(&format!("select id from customers where id = {id} for update nowait")),
+            "T E:55P03 Z:I"
+        );
+    }
+    assert!(other.query("select id from customers where id < 8 for update skip locked").ends_with("C:SELECT_2 Z:I"));
+    raw.query("rollback");
     // The first rows are to be had, but not those after them.
     let two = frame(b'E', b"\0\0\0\0\x02");
     for sql in [

@@ -72,13 +72,13 @@ fn rows_go_where_their_key_says() {
         assert_eq!(client.talk(&messages, 1), expected);
     }
     assert_eq!(client.query("select count(*) from customers"), "T D:8 C:SELECT_1 Z:I");
-    assert_eq!(client.query("select id from customers for update"), "E:0A000 Z:I");
+    assert_eq!(client.query("select id from customers limit 9 for update"), "E:0A000 Z:I");
     assert_eq!(client.query("select * from unknown"), "E:0A000 Z:I");
     assert_eq!(client.query("select 1; select 2"), "T D:1 C:SELECT_1 T D:2 C:SELECT_1 Z:I");
     assert_eq!(
         client.query(
             "select name from customers where id = 1; \
-             select name from customers where id in (1, 2, 3, 4, 5, 6, 7, 8) for update"
+             select name from customers where id in (1, 2, 3, 4, 5, 6, 7, 8) limit 9 for update"
         ),
         "T D:c1 C:SELECT_1 E:0A000 Z:I"
     );
