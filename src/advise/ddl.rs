@@ -28,6 +28,11 @@ impl Names {
         Self { taken }
     }
 
+    /// Marks a name of the table's schema as taken.
+    pub(super) fn take(&mut self, table: &Table, name: &str) {
+        self.taken.insert((table.name.schema.clone(), name.to_owned()));
+    }
+
     /// A free name for an index: `table_column_column_idx`, as PostgreSQL itself would choose, numbered when taken.
     pub fn choose(&mut self, table: &Table, definition: &Definition) -> String {
         let mut stem = table.name.name.clone();

@@ -158,7 +158,7 @@ fn supports_foreign_key(table: &Table, index: &Index) -> bool {
         })
 }
 
-fn qualified(table: &Table, index: &Index) -> String {
+pub(super) fn qualified(table: &Table, index: &Index) -> String {
     if table.name.schema == "public" { index.name.clone() } else { format!("{}.{}", table.name.schema, index.name) }
 }
 

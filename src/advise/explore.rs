@@ -2,6 +2,7 @@
 
 use super::candidates::candidates;
 use super::model::{CostFailure, Definition, Options, Statement};
+use super::select::Spent;
 use super::whatif::Set;
 use super::worth::Chooser;
 use crate::error::Result;
@@ -26,17 +27,33 @@ pub(super) struct Explorer<'a> {
     pub chooser: Chooser<'a>,
     /// Candidates seen.
     pub looked_at: usize,
+    /// Questions are left out once this share of the time is spent.
+    pub until: f64,
+    /// Set when a question was left out.
+    pub stopped: bool,
     catalog: &'a Catalog,
     options: &'a Options,
+    /// The share of the time that is spent.
+    pub spent: Spent<'a>,
 }
 
 impl<'a> Explorer<'a> {
-    pub fn new(chooser: Chooser<'a>, catalog: &'a Catalog, options: &'a Options) -> Self {
-        Self { chooser, looked_at: 0, catalog, options }
+    /// An explorer that asks until all time is spent.
+    pub fn new(chooser: Chooser<'a>, catalog: &'a Catalog, options: &'a Options, spent: Spent<'a>) -> Self {
+        Self { chooser, looked_at: 0, until: 1.0, stopped: false, catalog, options, spent }
     }
 
-    /// One cost and what the plan uses; `None` when this statement has none under the set.
+    fn is_over(&mut self) -> bool {
+        let over = (self.spent)() >= self.until;
+        self.stopped |= over;
+        over
+    }
+
+    /// One cost and what the plan uses; `None` when this statement has none under the set, and after the stop.
     fn ask(&mut self, at: usize, set: &Set) -> Result<Option<(f64, Set)>> {
+        if self.is_over() {
+            return Ok(None);
+        }
         match self.chooser.what_if.price(at, set) {
             Ok(priced) => Ok(Some(priced)),
             Err(CostFailure::Fatal(error)) => Err(error),
@@ -163,6 +180,9 @@ impl<'a> Explorer<'a> {
             }
         }
         for (form, replaced) in forms {
+            if self.is_over() {
+                break;
+            }
             if super::candidates::exists(&form, self.catalog) {
                 continue;
             }

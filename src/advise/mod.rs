@@ -4,6 +4,7 @@
 //! statements (template, example, calls) -> candidates      what an index could answer, from facts and catalog
 //!                                       -> select          explored with the planner, solved without it, looked around, pruned
 //!                                       -> Advice          what to create, with cost before and after
+//! catalog, statements                   -> health          invalid indexes, foreign keys that deletes check without one
 //! catalog                               -> existing        what to drop: covered by another, or never used
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod ddl;
 pub mod estimate;
 pub mod existing;
 mod explore;
+pub mod health;
 pub mod input;
 pub mod model;
 pub mod parameters;
@@ -29,7 +31,8 @@ mod whatif;
 mod worth;
 
 pub use existing::{Redundant, Unused};
+pub use health::{Invalid, UnindexedKey};
 pub use model::{
     Advice, CostFailure, CostModel, Definition, Evidence, Key, Options, Priced, Recommendation, Statement,
 };
-pub use select::{Progress, advise};
+pub use select::{Progress, Spent, advise};

@@ -237,4 +237,6 @@ pub struct Advice {
     pub candidates: usize,
     /// How many costs were asked for.
     pub priced: usize,
+    /// True when it was told to stop before it had looked at everything.
+    pub cut_short: bool,
 }

@@ -29,13 +29,24 @@ const WIDER: [u64; 2] = [2, 4];
 
 /// A round must bring this share of the cost for another one to follow.
 const MIN_ROUND_GAIN: f64 = 0.003;
+/// Shares of the time: statements' own indexes are known, wider sets are looked at, neighbours are looked at, and the last
+/// improvement of a set ends.
+const SEEDED_BY: f64 = 0.5;
+const WIDENED_BY: f64 = 0.55;
+const SETTLED_BY: f64 = 0.75;
+const SOLVED_BY: f64 = 0.85;
 /// How often the room that pruning made is filled at most.
 const FILLS: usize = 4;
 
 /// Steps of the work, for a progress bar: (done, of, what).
 pub type Progress<'a> = &'a mut dyn FnMut(usize, usize, &str);
 
-/// Works out the advice. Names of real indexes that today's plans use come beside it.
+/// The share of the time that is spent: exploring and solving give way at shares of it, and from 1 on only the answer is
+/// put together.
+pub type Spent<'a> = &'a dyn Fn() -> f64;
+
+/// Works out the advice. Names of real indexes that today's plans use come beside it. When time is short, the best set that
+/// is known by then is the answer.
 ///
 /// # Errors
 /// Only what ends all costing (the server went away); a statement that cannot be costed is counted in
@@ -46,12 +57,14 @@ pub fn advise(
     model: &mut dyn CostModel,
     options: &Options,
     progress: Progress<'_>,
+    spent: Spent<'_>,
 ) -> Result<(Advice, BTreeSet<String>)> {
     let mut what_if = WhatIf::new(model, statements, catalog);
     let (base, skipped) = price_today(&mut what_if, statements, progress)?;
     let order = dearest_first(statements, &base);
     let chooser = Chooser::new(what_if, statements, options, &base, table_bytes(statements, catalog));
-    let mut explorer = Explorer::new(chooser, catalog, options);
+    let mut explorer = Explorer::new(chooser, catalog, options, spent);
+    explorer.until = SEEDED_BY;
     for (done, at) in order.iter().enumerate() {
         progress(done, order.len(), "looking for indexes");
         if let Some(statement) = statements.get(*at) {
@@ -59,7 +72,7 @@ pub fn advise(
         }
     }
     let best = settle(&mut explorer, &order, options, progress)?;
-    let candidates = explorer.looked_at;
+    let (candidates, cut_short) = (explorer.looked_at, explorer.stopped || spent() >= SOLVED_BY);
     let mut chooser = explorer.chooser;
     let mut recommendations = recommend(&mut chooser, &best, statements, catalog)?;
     recommendations.sort_by(|a, b| (b.cost_before - b.cost_after).total_cmp(&(a.cost_before - a.cost_after)));
@@ -73,6 +86,7 @@ pub fn advise(
         skipped,
         candidates,
         priced: chooser.what_if.priced,
+        cut_short,
     };
     Ok((advice, chooser.what_if.in_use))
 }
@@ -147,31 +161,34 @@ fn table_bytes(statements: &[Statement], catalog: &Catalog) -> f64 {
 /// Solves what is known and looks around the solution, until that teaches nothing new.
 fn settle(explorer: &mut Explorer<'_>, order: &[usize], options: &Options, progress: Progress<'_>) -> Result<State> {
     let budget = options.storage_budget_bytes;
+    let spent = explorer.spent;
+    explorer.until = SETTLED_BY;
     for (done, factor) in WIDER.into_iter().enumerate() {
         progress(done, WIDER.len() + ROUNDS, "choosing among them");
-        let wider = explorer.chooser.problem(budget.map(|budget| budget.saturating_mul(factor))).solve(&Set::default());
+        let problem = explorer.chooser.problem(budget.map(|budget| budget.saturating_mul(factor)));
+        let wider = problem.solve(&Set::default(), &|| spent() >= WIDENED_BY);
         explorer.vary(&wider)?;
     }
     let mut best = explorer.chooser.start();
     for round in 0..ROUNDS {
         progress(WIDER.len() + round, WIDER.len() + ROUNDS, "choosing among them");
-        let found = explorer.chooser.problem(budget).solve(&best.set);
+        let found = explorer.chooser.problem(budget).solve(&best.set, &|| spent() >= SOLVED_BY);
         let before = explorer.chooser.burden(&best);
         if let Some(state) = explorer.chooser.judge(&found)?
             && explorer.chooser.burden(&state) < before
         {
             best = state;
         }
-        if round > 0 && explorer.chooser.burden(&best) > before * (1.0 - MIN_ROUND_GAIN) {
+        if spent() >= SETTLED_BY || round > 0 && explorer.chooser.burden(&best) > before * (1.0 - MIN_ROUND_GAIN) {
             break;
         }
         explorer.look_around(&best.set, order)?;
     }
-    prune_and_fill(&mut explorer.chooser, best, budget)
+    prune_and_fill(&mut explorer.chooser, best, budget, spent)
 }
 
 /// Takes out what does not clear the thresholds, and uses the room for something else.
-fn prune_and_fill(chooser: &mut Chooser<'_>, from: State, budget: Option<u64>) -> Result<State> {
+fn prune_and_fill(chooser: &mut Chooser<'_>, from: State, budget: Option<u64>, spent: Spent<'_>) -> Result<State> {
     let mut barred = Set::default();
     let mut best: Option<State> = None;
     let mut next = from;
@@ -181,12 +198,12 @@ fn prune_and_fill(chooser: &mut Chooser<'_>, from: State, budget: Option<u64>) -
         let clean = pruned.set == next.set;
         let mut problem = chooser.problem(budget);
         problem.bar(&barred);
-        let refill = problem.solve(&pruned.set);
+        let refill = problem.solve(&pruned.set, &|| spent() >= SOLVED_BY);
         if best.as_ref().is_none_or(|best| chooser.burden(&pruned) < chooser.burden(best)) {
             best = Some(pruned);
         }
         match chooser.judge(&refill)? {
-            Some(state) if !clean => next = state,
+            Some(state) if !clean && spent() < SOLVED_BY => next = state,
             _ => break,
         }
     }

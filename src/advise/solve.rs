@@ -48,6 +48,9 @@ pub(super) struct Problem {
 #[derive(Clone)]
 struct Point {
     set: Set,
+    /// The cheapest configuration within the set, by statement ..
+    at: Vec<usize>,
+    /// .. and its cost.
     costs: Vec<f64>,
     bytes: u64,
     burden: f64,
@@ -77,40 +80,62 @@ impl Problem {
         self.choices.retain(|index| !barred.contains(*index));
     }
 
-    fn cost(&self, statement: usize, set: &Set) -> f64 {
-        let known = self.configurations.get(statement).map_or(&[][..], Vec::as_slice);
-        known.iter().find(|known| known.needed.iter().all(|index| set.contains(*index))).map_or(0.0, |known| known.cost)
-    }
-
     fn size(&self, index: usize) -> u64 {
         self.sizes.get(index).copied().unwrap_or(0)
     }
 
     fn start(&self) -> Point {
-        let set = Set::default();
-        let costs: Vec<f64> = (0..self.configurations.len()).map(|at| self.cost(at, &set)).collect();
+        let bare = |known: &Vec<Configuration>| known.iter().position(|known| known.needed.is_empty());
+        let at: Vec<usize> = self.configurations.iter().map(|known| bare(known).unwrap_or(known.len())).collect();
+        let known = self.configurations.iter().zip(&at);
+        let costs: Vec<f64> = known.map(|(known, at)| known.get(*at).map_or(0.0, |known| known.cost)).collect();
         let burden = costs.iter().sum();
-        Point { set, costs, bytes: 0, burden }
+        Point { set: Set::default(), at, costs, bytes: 0, burden }
     }
 
-    /// The point after a change of these.
-    fn moved(&self, from: &Point, set: Set, changed: &[usize]) -> Point {
-        let mut next = Point { set, ..from.clone() };
-        let mut last = None;
-        for (statement, _) in changed.iter().filter_map(|index| self.places.get(*index)).flatten() {
-            // Places of one statement lie side by side.
-            if last != Some(*statement) {
-                let cost = self.cost(*statement, &next.set);
-                if let Some(slot) = next.costs.get_mut(*statement) {
-                    *slot = cost;
-                }
-                last = Some(*statement);
+    /// The point with these as well, none of which it has. A configuration that comes within reach needs one of them.
+    fn with(&self, from: &Point, added: &[usize]) -> Point {
+        let mut next = from.clone();
+        for index in added {
+            next.set.insert(*index);
+            next.bytes += self.size(*index);
+        }
+        for (statement, place) in added.iter().filter_map(|index| self.places.get(*index)).flatten() {
+            let known = self.configurations.get(*statement).and_then(|known| known.get(*place));
+            let (Some(known), Some(at), Some(cost)) =
+                (known, next.at.get_mut(*statement), next.costs.get_mut(*statement))
+            else {
+                continue;
+            };
+            if *place < *at && known.needed.iter().all(|index| next.set.contains(*index)) {
+                (*at, *cost) = (*place, known.cost);
             }
         }
-        next.bytes = next.set.iter().map(|index| self.size(index)).sum();
+        self.weighed(next)
+    }
+
+    /// The point without these, all of which it has. What was out of reach stays so: the next cheapest is looked for.
+    fn without(&self, from: &Point, removed: &[usize]) -> Point {
+        let mut next = from.clone();
+        for index in removed {
+            next.set.remove(*index);
+            next.bytes = next.bytes.saturating_sub(self.size(*index));
+        }
+        for ((known, at), cost) in self.configurations.iter().zip(&mut next.at).zip(&mut next.costs) {
+            let within = |known: &Configuration| known.needed.iter().all(|index| next.set.contains(*index));
+            if known.get(*at).is_some_and(within) {
+                continue;
+            }
+            *at = known.iter().skip(*at).position(within).map_or(known.len(), |further| *at + further);
+            *cost = known.get(*at).map_or(0.0, |known| known.cost);
+        }
+        self.weighed(next)
+    }
+
+    fn weighed(&self, mut point: Point) -> Point {
         // Bytes are far below 2^52, where f64 is exact.
-        next.burden = next.costs.iter().sum::<f64>() + next.bytes as f64 * self.byte_price;
-        next
+        point.burden = point.costs.iter().sum::<f64>() + point.bytes as f64 * self.byte_price;
+        point
     }
 
     fn gain_of(&self, point: &Point, index: usize) -> f64 {
@@ -197,9 +222,7 @@ impl Problem {
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => return point,
             };
-            let mut set = point.set.clone();
-            better.1.iter().for_each(|index| set.insert(*index));
-            point = self.moved(&point, set, &better.1);
+            point = self.with(&point, &better.1);
         }
     }
 
@@ -211,7 +234,7 @@ impl Problem {
             let over = !self.fits(point.bytes);
             let mut worst: Option<(f64, Point)> = None;
             for index in point.set.iter().filter(|index| Some(*index) != keep) {
-                let without = self.moved(&point, point.set.without(index), &[index]);
+                let without = self.without(&point, &[index]);
                 let loss = without.burden - point.burden;
                 let score = if over { loss / self.size(index).max(1) as f64 } else { loss };
                 if (over || loss <= 0.0) && worst.as_ref().is_none_or(|(known, _)| score < *known) {
@@ -225,20 +248,24 @@ impl Problem {
         }
     }
 
-    /// The best set found; `known` is where the search starts beside nothing.
-    pub fn solve(&self, known: &Set) -> Set {
+    /// The best set found, or the best so far once `stop` says so; `known` is where the search starts beside nothing.
+    pub fn solve(&self, known: &Set, stop: &dyn Fn() -> bool) -> Set {
         let changed: Vec<usize> = known.iter().filter(|index| self.size(*index) > 0).collect();
         let start = self.start();
         let enough = start.burden * MIN_GAIN;
-        let mut grown: Vec<(Point, f64)> =
-            POWERS.iter().map(|power| (self.shrink(self.grow(start.clone(), *power), None), *power)).collect();
-        let warm = self.shrink(self.moved(&start, changed.iter().copied().collect(), &changed), None);
+        let mut grown: Vec<(Point, f64)> = Vec::new();
+        for power in POWERS {
+            if grown.is_empty() || !stop() {
+                grown.push((self.shrink(self.grow(start.clone(), power), None), power));
+            }
+        }
+        let warm = self.shrink(self.with(&start, &changed), None);
         grown.push((self.grow(warm, 1.0), 1.0));
         grown.sort_by(|a, b| a.0.burden.total_cmp(&b.0.burden));
         grown.dedup_by(|a, b| a.0.set == b.0.set);
         let mut best = start;
         for (point, power) in grown.into_iter().take(IMPROVED) {
-            let improved = self.improve(point, power, enough);
+            let improved = self.improve(point, power, enough, stop);
             if improved.burden < best.burden - enough {
                 best = improved;
             }
@@ -246,12 +273,12 @@ impl Problem {
         best.set
     }
 
-    fn improve(&self, from: Point, power: f64, enough: f64) -> Point {
+    fn improve(&self, from: Point, power: f64, enough: f64, stop: &dyn Fn() -> bool) -> Point {
         let mut best = from;
         for _ in 0..PASSES {
             let before = best.burden;
-            best = self.insertions(best, power, enough);
-            best = self.removals(best, power, enough);
+            best = self.insertions(best, power, enough, stop);
+            best = self.removals(best, power, enough, stop);
             if best.burden >= before - enough {
                 break;
             }
@@ -260,13 +287,16 @@ impl Problem {
     }
 
     /// Puts each index that is not chosen in by force, makes room, and fills up.
-    fn insertions(&self, from: Point, power: f64, enough: f64) -> Point {
+    fn insertions(&self, from: Point, power: f64, enough: f64, stop: &dyn Fn() -> bool) -> Point {
         let mut best = from;
         for index in self.choices.iter().copied() {
+            if stop() {
+                break;
+            }
             if best.set.contains(index) || !self.fits(self.size(index)) {
                 continue;
             }
-            let with = self.moved(&best, best.set.with(index), &[index]);
+            let with = self.with(&best, &[index]);
             let fitted = self.shrink(with, Some(index));
             if !self.fits(fitted.bytes) {
                 continue;
@@ -284,7 +314,7 @@ impl Problem {
     }
 
     /// Takes one or two chosen indexes out and fills up with something else.
-    fn removals(&self, from: Point, power: f64, enough: f64) -> Point {
+    fn removals(&self, from: Point, power: f64, enough: f64, stop: &dyn Fn() -> bool) -> Point {
         let mut best = from;
         let chosen: Vec<usize> = best.set.iter().collect();
         let mut tries: Vec<Vec<usize>> = chosen.iter().map(|index| vec![*index]).collect();
@@ -294,12 +324,13 @@ impl Problem {
             }
         }
         for gone in tries {
+            if stop() {
+                break;
+            }
             if !gone.iter().all(|index| best.set.contains(*index)) {
                 continue;
             }
-            let mut set = best.set.clone();
-            gone.iter().for_each(|index| set.remove(*index));
-            let filled = self.grow(self.moved(&best, set, &gone), power);
+            let filled = self.grow(self.without(&best, &gone), power);
             if filled.burden < best.burden - enough {
                 best = self.shrink(filled, None);
             }
@@ -346,9 +377,9 @@ mod tests {
     fn two_that_pay_only_together_are_found() {
         let known = vec![vec![(set(&[]), 100.0), (set(&[0, 1]), 10.0), (set(&[2]), 60.0)]];
         let mut problem = Problem::new(known, vec![10, 10, 10]);
-        assert_eq!(problem.solve(&Set::default()), set(&[0, 1]));
+        assert_eq!(problem.solve(&Set::default(), &|| false), set(&[0, 1]));
         problem.budget = Some(15);
-        assert_eq!(problem.solve(&Set::default()), set(&[2]));
+        assert_eq!(problem.solve(&Set::default(), &|| false), set(&[2]));
     }
 
     #[test]
@@ -361,15 +392,15 @@ mod tests {
         ];
         let mut problem = Problem::new(known, vec![6, 5, 5]);
         problem.budget = Some(10);
-        assert_eq!(problem.solve(&Set::default()), set(&[1, 2]));
+        assert_eq!(problem.solve(&Set::default(), &|| false), set(&[1, 2]));
     }
 
     #[test]
     fn what_costs_more_than_it_brings_stays_out() {
         let mut problem = Problem::new(vec![vec![(set(&[]), 100.0), (set(&[0]), 95.0)]], vec![10]);
         problem.byte_price = 1.0;
-        assert_eq!(problem.solve(&Set::default()), set(&[]));
+        assert_eq!(problem.solve(&Set::default(), &|| false), set(&[]));
         problem.byte_price = 0.1;
-        assert_eq!(problem.solve(&Set::default()), set(&[0]));
+        assert_eq!(problem.solve(&Set::default(), &|| false), set(&[0]));
     }
 }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,8 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::output;
 use crate::advise::estimate::Estimate;
 use crate::advise::existing::{redundant, unused};
+use crate::advise::health::{invalid, unindexed_keys};
 use crate::advise::input::{Input, Seen, read, read_workload};
-use crate::advise::{Advice, CostModel, Options, Statement, advise};
+use crate::advise::{Advice, CostModel, Options, Spent, Statement, advise};
 use crate::db::Limits;
 use crate::db::blocking::Session;
 use crate::db::hypopg::{Availability, HypoPg, availability};
@@ -69,6 +70,10 @@ struct IndexArgs {
     /// Key columns only: no INCLUDE columns
     #[arg(long)]
     no_include: bool,
+
+    /// Stop looking for better indexes after this time and answer with the best known: 20s, 2m; 0 is no limit
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = time)]
+    time_limit: Duration,
 
     /// Report format
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format)]
@@ -140,6 +145,21 @@ fn size(text: &str) -> Result<u64, String> {
     Ok((number * factor) as u64)
 }
 
+/// `20s`, `500ms`, `2m`; a bare number is seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end).unwrap_or((text, ""));
+    let mistake = || "write it as 20s, 500ms or 2m".to_owned();
+    let number: u64 = number.parse().map_err(|_| mistake())?;
+    match unit.trim() {
+        "ms" => Ok(Duration::from_millis(number)),
+        "" | "s" => Ok(Duration::from_secs(number)),
+        "m" | "min" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err(mistake()),
+    }
+}
+
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
@@ -164,18 +184,25 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
     }
     let options =
         Options { storage_budget_bytes: args.storage_budget, covering: !args.no_include, ..Options::default() };
+    let started = Instant::now();
+    let limit = args.time_limit;
+    // No limit is never spent.
+    let spent = || if limit.is_zero() { 0.0 } else { started.elapsed().as_secs_f64() / limit.as_secs_f64() };
     let (advice, in_use) = match availability(&session)? {
         Availability::Installed { schema } => {
             let mut model = HypoPg::new(&session, &catalog, schema, Limits::default());
-            advise_with_progress(&statements, &catalog, &mut model, &options)?
+            advise_with_progress(&statements, &catalog, &mut model, &options, &spent)?
         }
         absent => {
             notes.push(how_to_get_hypopg(&absent).to_owned());
-            advise_with_progress(&statements, &catalog, &mut Estimate::new(&catalog), &options)?
+            advise_with_progress(&statements, &catalog, &mut Estimate::new(&catalog), &options, &spent)?
         }
     };
     let evidence = advice.recommendations.iter().map(|found| found.evidence).min();
     notes.extend(evidence.map(|evidence| evidence_note(evidence).to_owned()));
+    if advice.cut_short {
+        notes.push(format!("cut short by --time-limit after {limit:?}: the best indexes known by then"));
+    }
     let redundant = redundant(&catalog);
     let mut unused = unused(&catalog, &in_use);
     unused.retain(|unused| redundant.iter().all(|redundant| redundant.index != unused.index));
@@ -186,6 +213,8 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
         advice: &advice,
         redundant: &redundant,
         unused: &unused,
+        invalid: &invalid(&catalog),
+        unindexed_keys: &unindexed_keys(&catalog, &statements, &advice.recommendations),
         counted_since: &since(&counting),
         notes: &notes,
     };
@@ -260,15 +289,17 @@ fn advise_with_progress(
     catalog: &Catalog,
     model: &mut dyn CostModel,
     options: &Options,
+    spent: Spent<'_>,
 ) -> Result<(Advice, std::collections::BTreeSet<String>)> {
     let bar = progress_bar("{msg:24} {bar:40} {pos}/{len} {elapsed}");
-    let outcome = advise(statements, catalog, model, options, &mut |done, of, what| {
+    let mut show = |done: usize, of: usize, what: &str| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
         if bar.message() != what {
             bar.set_message(what.to_owned());
         }
-    });
+    };
+    let outcome = advise(statements, catalog, model, options, &mut show, spent);
     bar.finish_and_clear();
     outcome
 }
@@ -300,6 +331,16 @@ fn since(counting: &Counting) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_times() {
+        for (text, expected) in [("20", 20_000), ("20s", 20_000), ("500ms", 500), ("2 m", 120_000), ("0", 0)] {
+            assert_eq!(time(text), Ok(Duration::from_millis(expected)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1.5s", "2h"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn reads_sizes() {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use crate::advise::{Advice, Evidence, Recommendation, Redundant, Statement, Unused};
+use crate::advise::{Advice, Evidence, Invalid, Recommendation, Redundant, Statement, UnindexedKey, Unused};
 use crate::sql::catalog::Catalog;
 
 /// How many of the statements an index helps are shown in text.
@@ -30,6 +30,10 @@ pub struct IndexReport<'a> {
     pub redundant: &'a [Redundant],
     /// What nothing has used.
     pub unused: &'a [Unused],
+    /// What answers nothing until it is built again.
+    pub invalid: &'a [Invalid],
+    /// Foreign keys that this workload's deletes check without an index.
+    pub unindexed_keys: &'a [UnindexedKey],
     /// Since when scans are counted, in words.
     pub counted_since: &'a str,
     /// What the reader should know: how costs were had, what was left out of the workload.
@@ -57,6 +61,14 @@ impl IndexReport<'_> {
             "unused": self.unused.iter().map(|found| json!({
                 "index": found.index, "ddl": found.ddl, "size_bytes": found.size_bytes,
             })).collect::<Vec<_>>(),
+            "invalid": self.invalid.iter().map(|found| json!({
+                "index": found.index, "ddl": found.ddl, "size_bytes": found.size_bytes,
+            })).collect::<Vec<_>>(),
+            "unindexed_foreign_keys": self.unindexed_keys.iter().map(|found| json!({
+                "table": found.table, "columns": found.columns, "references": found.references,
+                "deletes": whole(found.deletes), "ddl": found.ddl,
+            })).collect::<Vec<_>>(),
+            "cut_short": advice.cut_short,
             "skipped": advice.skipped.iter().map(|skipped| {
                 let statement = self.statements.get(skipped.statement);
                 json!({
@@ -128,6 +140,7 @@ impl IndexReport<'_> {
             }
         }
         self.write_drops(out)?;
+        self.write_health(out)?;
         self.write_skipped(out)
     }
 
@@ -196,6 +209,31 @@ impl IndexReport<'_> {
         }
         for found in self.unused {
             writeln!(out, "   {}\n      {}{}", printable(&found.ddl), printable(&found.index), size(found.size_bytes))?;
+        }
+        Ok(())
+    }
+
+    fn write_health(&self, out: &mut String) -> std::fmt::Result {
+        if !self.invalid.is_empty() {
+            writeln!(
+                out,
+                "\nINVALID: written at every change, and no plan can use them; build them again or drop them"
+            )?;
+        }
+        for found in self.invalid {
+            writeln!(out, "   {}", printable(&found.ddl))?;
+        }
+        if !self.unindexed_keys.is_empty() {
+            writeln!(out, "\nFOREIGN KEYS WITHOUT AN INDEX: each deleted row reads the whole table that refers to it")?;
+        }
+        for found in self.unindexed_keys {
+            let (table, to) = (printable(&found.table), printable(&found.references));
+            let deletes = plural(found.deletes as usize, "DELETE");
+            writeln!(
+                out,
+                "   {}\n      {deletes} from {to} in this workload, checked in {table}",
+                printable(&found.ddl)
+            )?;
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ fn statements(texts: &[(&str, f64)], catalog: &Catalog) -> Vec<Statement> {
 
 fn run(texts: &[(&str, f64)], model: &mut Toy, options: &Options) -> Advice {
     let catalog = catalog();
-    advise(&statements(texts, &catalog), &catalog, model, options, &mut |_, _, _| {}).unwrap().0
+    advise(&statements(texts, &catalog), &catalog, model, options, &mut |_, _, _| {}, &|| 0.0).unwrap().0
 }
 
 fn ddl(advice: &Advice) -> Vec<&str> {
@@ -100,7 +100,7 @@ fn a_covering_index_must_pay_for_its_size_unless_a_budget_allows_it() {
     let texts = [("select a, c from t where a = 1 and d > 3", 1.0)];
     let statements = statements(&texts, &catalog);
     let widths = |options: &Options| {
-        let advice = advise(&statements, &catalog, &mut Wide, options, &mut |_, _, _| {}).unwrap().0;
+        let advice = advise(&statements, &catalog, &mut Wide, options, &mut |_, _, _| {}, &|| 0.0).unwrap().0;
         advice
             .recommendations
             .iter()
@@ -148,6 +148,30 @@ fn the_writes_that_maintain_an_index_are_counted() {
 }
 
 #[test]
+fn told_to_stop_it_answers_with_what_it_knows() {
+    use std::cell::Cell;
+    let catalog = catalog();
+    let statements =
+        statements(&[("select * from t where a = 1", 10.0), ("select * from t where b = 2", 1.0)], &catalog);
+    let mut answers = Vec::new();
+    for questions in 0..200 {
+        let left = Cell::new(questions);
+        let spent = || {
+            left.set(left.get() - 1);
+            if left.get() < 0 { 1.0 } else { 0.0 }
+        };
+        let mut model = Toy::default();
+        let found =
+            advise(&statements, &catalog, &mut model, &Options::default(), &mut |_, _, _| {}, &spent).unwrap().0;
+        assert!(found.cost_after <= found.cost_before);
+        answers.push((found.cut_short, found.recommendations.len()));
+    }
+    assert_eq!(answers.first(), Some(&(true, 0)));
+    assert_eq!(answers.last(), Some(&(false, 2)));
+    assert!(answers.contains(&(true, 1)) || answers.contains(&(true, 2)), "{answers:?}");
+}
+
+#[test]
 fn what_brings_too_little_is_left_out() {
     let texts = [("select * from t where a = 1", 1_000_000.0), ("select * from u where x = 1", 1.0)];
     let advice = run(&texts, &mut Toy::default(), &Options::default());
@@ -188,7 +212,7 @@ fn a_server_that_goes_away_ends_it_whenever_it_does() {
     let statements = statements(&texts, &catalog);
     for at in 1..=whole.asked {
         let mut model = Toy { dies_at: Some(at), ..Toy::default() };
-        let outcome = advise(&statements, &catalog, &mut model, &Options::default(), &mut |_, _, _| {});
+        let outcome = advise(&statements, &catalog, &mut model, &Options::default(), &mut |_, _, _| {}, &|| 0.0);
         assert_eq!(outcome.err().map(|error| error.what), Some("gone".to_owned()), "at question {at}");
     }
 }

@@ -37,7 +37,7 @@ fn seen(sql: &str) -> Seen<'_> {
 fn run(session: &Session, catalog: &Catalog, statements: &[Statement], options: &Options) -> Advice {
     let Availability::Installed { schema } = availability(session).unwrap() else { panic!("HypoPG is not there") };
     let mut model = HypoPg::new(session, catalog, schema, Limits::default());
-    advise(statements, catalog, &mut model, options, &mut |_, _, _| {}).unwrap().0
+    advise(statements, catalog, &mut model, options, &mut |_, _, _| {}, &|| 0.0).unwrap().0
 }
 
 /// `table(columns)` of each recommendation.
@@ -357,6 +357,49 @@ fn without_hypopg_an_estimate_says_what_it_is() {
         text.contains("not the planner's") && text.contains("CREATE INDEX CONCURRENTLY customers_email_idx"),
         "{text}"
     );
+}
+
+#[test]
+fn what_is_broken_and_foreign_keys_that_deletes_check_are_found() {
+    let (cluster, url) = shop();
+    cluster.query("shop", "CREATE EXTENSION hypopg").unwrap();
+    let broken = "CREATE INDEX broken_idx ON orders (amount);
+                  UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken_idx'::regclass";
+    cluster.query("shop", broken).unwrap();
+    let path = cluster.data_dir().with_file_name("deletes.sql").display().to_string();
+    std::fs::write(&path, "DELETE FROM customers WHERE id = 7; SELECT count(*) FROM orders WHERE amount = 3;").unwrap();
+    let ask = |more: &[&str]| {
+        let words = ["advise", "indexes", "--log", &path, "--database-url", &url];
+        let (code, out, error) = pgweir(&[&words[..], more].concat());
+        assert_eq!(code, Some(0), "{error}");
+        out
+    };
+    let report: serde_json::Value = serde_json::from_str(&ask(&["--format", "json"])).unwrap();
+    assert_eq!(report["invalid"][0]["ddl"], "REINDEX INDEX CONCURRENTLY public.broken_idx;");
+    let key = &report["unindexed_foreign_keys"][0];
+    assert_eq!(
+        (&key["table"], &key["references"]),
+        (&"public.orders".into(), &"public.customers".into()),
+        "{report:#}"
+    );
+    assert_eq!(key["deletes"], 1);
+    assert_eq!(report["cut_short"], false);
+    // An invalid index is no reason not to have a working one.
+    assert_eq!(report["recommendations"][0]["columns"][0], "amount", "{report:#}");
+    let text = ask(&[]);
+    assert!(text.contains("\nINVALID: ") && text.contains("\nFOREIGN KEYS WITHOUT AN INDEX: "), "{text}");
+
+    // Both remedies work, and nothing is left to say.
+    for ddl in [report["invalid"][0]["ddl"].as_str().unwrap(), key["ddl"].as_str().unwrap()] {
+        cluster.query("shop", ddl).unwrap();
+    }
+    let report: serde_json::Value = serde_json::from_str(&ask(&["--format", "json", "--time-limit", "1ms"])).unwrap();
+    assert_eq!(
+        (&report["invalid"], &report["unindexed_foreign_keys"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
+    assert_eq!(report["cut_short"], true);
+    assert!(report["notes"].to_string().contains("cut short by --time-limit"), "{report:#}");
 }
 
 #[test]
