@@ -71,8 +71,9 @@ struct IndexArgs {
     #[arg(long)]
     no_include: bool,
 
-    /// Stop looking for better indexes after this time and answer with the best known: 20s, 2m; 0 is no limit
-    #[arg(long, value_name = "TIME", default_value = "0", value_parser = time)]
+    /// Answer with the best indexes known after about this time: 20s, 2m. 0 is no limit: what is then found does not
+    /// depend on how busy the machine is
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = time)]
     time_limit: Duration,
 
     /// Report format
@@ -201,7 +202,9 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
     let evidence = advice.recommendations.iter().map(|found| found.evidence).min();
     notes.extend(evidence.map(|evidence| evidence_note(evidence).to_owned()));
     if advice.cut_short {
-        notes.push(format!("cut short by --time-limit after {limit:?}: the best indexes known by then"));
+        notes.push(format!(
+            "cut short by --time-limit after {limit:?}: the best indexes known by then; more time may find better ones"
+        ));
     }
     let redundant = redundant(&catalog);
     let mut unused = unused(&catalog, &in_use);
