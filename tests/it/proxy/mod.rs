@@ -1,6 +1,7 @@
 //! `pgweir proxy` over the wire, with real PostgreSQL behind it.
 
 mod admin;
+mod apart;
 mod auth;
 mod automatic;
 mod bulk;
