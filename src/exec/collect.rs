@@ -41,19 +41,39 @@ impl Collected {
             return settings(&mut reader);
         }
         let number: usize = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()).ok_or(Malformed)?;
-        let part = self.parts.get_mut(number).ok_or(Malformed)?;
-        for column in part {
+        let width = self.parts.get(number).ok_or(Malformed)?.len();
+        let values: Vec<Option<&[u8]>> = (0..width).map(|_| value(&mut reader)).collect::<Result<_, _>>()?;
+        Ok(self.push(number, &values))
+    }
+
+    /// Adds a row to a part.
+    ///
+    /// # Errors
+    /// It is more than may be held (54000).
+    pub fn push(&mut self, part: usize, values: &[Option<&[u8]>]) -> Result<(), Failure> {
+        for (column, value) in self.parts.get_mut(part).into_iter().flatten().zip(values) {
             let before = column.len();
             let comma: &[u8] = if column.is_empty() { b"" } else { b"," };
             column.extend_from_slice(comma);
-            match value(&mut reader)? {
+            match value {
                 None => column.extend_from_slice(b"NULL"),
                 Some(text) => quote(column, text),
             }
             self.bytes += (column.len() - before) as u64;
         }
         self.rows += 1;
-        Ok(if self.bytes > self.most { Err(self.too_much()) } else { Ok(()) })
+        if self.bytes > self.most { Err(self.too_much()) } else { Ok(()) }
+    }
+
+    /// Whether a part has rows.
+    pub fn has_rows(&self, part: usize) -> bool {
+        self.parts.get(part).and_then(|columns| columns.first()).is_some_and(|column| !column.is_empty())
+    }
+
+    /// The arrays of each part.
+    pub fn arrays_by_part(self) -> Vec<Vec<Vec<u8>>> {
+        let array = |elements: Vec<u8>| [b"{", &elements[..], b"}"].concat();
+        self.parts.into_iter().map(|part| part.into_iter().map(array).collect()).collect()
     }
 
     fn too_much(&self) -> Failure {
@@ -65,11 +85,12 @@ impl Collected {
 
     /// The arrays, in the order of the parts and their columns.
     pub fn arrays(self) -> impl Iterator<Item = Vec<u8>> {
-        self.parts.into_iter().flatten().map(|elements| [b"{", &elements[..], b"}"].concat())
+        self.arrays_by_part().into_iter().flatten()
     }
 }
 
-fn value<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Malformed> {
+/// The next value of a DataRow.
+pub fn value<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Malformed> {
     let length = reader.u32()?.cast_signed();
     match usize::try_from(length) {
         Ok(length) => reader.bytes(length).map(Some),

@@ -59,6 +59,12 @@ impl Statement {
         Self::of(Kind::Protocol, rest, context)
     }
 
+    /// The statement of a Parse without a name, which no connection keeps under a name of the proxy's: it has neither name nor key.
+    pub fn unnamed(rest: &[u8], context: usize) -> Self {
+        let name = Box::default();
+        Self { key: 0, name, rest: rest.into(), kind: Kind::Protocol, context, shape: Shape::default() }
+    }
+
     /// The statement of a PREPARE, from behind its name.
     pub fn sql(tail: &[u8], context: usize) -> Self {
         Self::of(Kind::Sql, tail, context)

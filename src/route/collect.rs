@@ -73,6 +73,15 @@ pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// The SELECT that gives [`SETTINGS_ROW`], without its semicolon.
+pub fn settings_question() -> String {
+    let mut text = format!("SELECT {}", String::from_utf8_lossy(SETTINGS_ROW));
+    for (setting, _) in TEXT_SETTINGS {
+        let _ = write!(text, ", pg_catalog.current_setting('{setting}')");
+    }
+    text
+}
+
 impl Collect {
     /// How many columns each part's rows have.
     pub fn widths(&self) -> Vec<usize> {
@@ -88,10 +97,7 @@ impl Collect {
     /// row more, [`SETTINGS_ROW`], tells the values of [`TEXT_SETTINGS`].
     pub fn question(&self, sql: &str, shard: ShardId) -> String {
         let width = self.widths().into_iter().chain([TEXT_SETTINGS.len()]).max().unwrap_or_default();
-        let mut text = format!("SELECT {}", String::from_utf8_lossy(SETTINGS_ROW));
-        for (setting, _) in TEXT_SETTINGS {
-            let _ = write!(text, ", pg_catalog.current_setting('{setting}')");
-        }
+        let mut text = settings_question();
         text.push_str(&", NULL".repeat(width.saturating_sub(TEXT_SETTINGS.len())));
         for (number, part) in self.parts.iter().enumerate() {
             if part.on.is_some_and(|on| on != shard) {

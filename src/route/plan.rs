@@ -299,6 +299,12 @@ impl TemplatePlan {
         if spread.rows.is_empty() {
             targets = self.found_on(&spread.target, bindings);
         }
+        if spread.query.is_some() {
+            // Where its rows go is known when the query has run.
+            let every = self.found_on(&spread.target, bindings);
+            let from = spread.collect.occurrences.iter().fold(1, |set, one| set | self.found_on(one, bindings));
+            return Ok(Route::Spread(Shards(every), Shards(from)));
+        }
         let from = spread.collect.occurrences.iter().fold(0, |set, one| set | self.found_on(one, bindings));
         match (targets.count_ones(), (targets | from).count_ones()) {
             (0, _) => Ok(Route::Single(ShardId(0))),

@@ -17,7 +17,7 @@ impl TemplatePlan {
             Ok(route @ Route::Spread(..)) => {
                 let mut leaves = self.spread().map(|spread| spread.leaves(sql)).unwrap_or_default();
                 leaves.extend(self.reference_leaf());
-                let rule = if self.spread().is_some_and(Spread::is_of_rows) { "spread-rows" } else { "spread-write" };
+                let rule = self.spread().map_or("spread-write", Spread::rule);
                 return tree(&self.route_name(route), rule, &leaves);
             }
             Ok(route) => (self.route_name(route), self.leaves(bindings), self.because(bindings)),

@@ -4,6 +4,7 @@
 //! become subqueries over collected rows (see [`super::collect`]), and the time is one for all.
 
 use super::collect::Collect;
+use super::copy::KeyField;
 use super::placement::ShardId;
 use super::plan::Occurrence;
 use crate::sql::facts::Span;
@@ -17,12 +18,25 @@ pub struct Spread {
     pub(super) target: Occurrence,
     /// Rows of VALUES, each on its key's shard.
     pub(super) rows: Vec<Row>,
+    /// Of INSERT .. SELECT: the query, and the rows' key.
+    pub(super) query: Option<Selected>,
     /// What is written in another way for all shards: words that mean the time, and defaults that do.
     pub(super) edits: Vec<Edit>,
     /// Rows come back.
     pub(super) returning: bool,
     /// Each row of VALUES comes back once.
     pub(super) returns_each: bool,
+}
+
+/// The query of INSERT .. SELECT, whose rows are known when it has run.
+#[derive(Debug, Clone)]
+pub(super) struct Selected {
+    /// Where it stands.
+    pub span: Span,
+    /// The key among its columns.
+    pub key: KeyField,
+    /// The types of the columns that its values are stored in.
+    pub stored_as: Vec<String>,
 }
 
 /// One row of VALUES.
@@ -53,9 +67,51 @@ pub(super) enum Piece {
 }
 
 impl Spread {
-    /// Whether it is rows of VALUES that are split.
-    pub(super) fn is_of_rows(&self) -> bool {
-        !self.rows.is_empty()
+    /// The rule that decides when it runs on several shards.
+    pub(super) fn rule(&self) -> &'static str {
+        match (&self.query, self.rows.is_empty()) {
+            (Some(_), _) => "spread-select",
+            (None, false) => "spread-rows",
+            (None, true) => "spread-write",
+        }
+    }
+
+    /// The key's field among the rows that INSERT .. SELECT stores.
+    pub fn key_of_query(&self) -> Option<&KeyField> {
+        self.query.as_ref().map(|query| &query.key)
+    }
+
+    /// The query of INSERT .. SELECT, over collected rows as [`Collect::answer`] has them.
+    pub fn query(&self, sql: &str, first: usize) -> String {
+        let mut out = String::new();
+        if let Some(Selected { span, .. }) = &self.query {
+            write_edited(&mut out, sql, &self.collect.edits(first), span.start as usize, span.end as usize);
+        }
+        out
+    }
+
+    /// INSERT of rows that come as arrays of text, a parameter for each column from `first` on; `types` are the columns' types as SQL has them.
+    pub fn store(&self, sql: &str, first: usize, types: &[String]) -> String {
+        let Some(Selected { span, stored_as, .. }) = &self.query else { return sql.to_owned() };
+        // A constant of no type is text to a query that stands alone, and of the column's type in front of it.
+        let kind = |at: usize, selected: &String| match stored_as.get(at) {
+            Some(column) if selected == "text" && !is_textual(column) => column.clone(),
+            _ => selected.clone(),
+        };
+        let columns: Vec<String> =
+            types.iter().enumerate().map(|(at, selected)| format!("c{at}::{}", kind(at, selected))).collect();
+        let arrays: Vec<String> = (first..first + types.len())
+            .map(|number| format!("pg_catalog.unnest(${number}::pg_catalog.text[])"))
+            .collect();
+        let names: Vec<String> = (0..types.len()).map(|at| format!("c{at}")).collect();
+        format!(
+            "{}SELECT {} FROM ROWS FROM ({}) AS selected({}){}",
+            sql.get(..span.start as usize).unwrap_or_default(),
+            columns.join(", "),
+            arrays.join(", "),
+            names.join(", "),
+            sql.get(span.end as usize..).unwrap_or_default()
+        )
     }
 
     /// Whether the time is a parameter, which then is the last one: `timestamp with time zone` as text.
@@ -110,6 +166,11 @@ impl Spread {
     }
 }
 
+/// Whether text is stored in such a column as it is.
+fn is_textual(column: &str) -> bool {
+    ["text", "character", "name", "bpchar", "\"char\"", "citext"].iter().any(|name| column.starts_with(name))
+}
+
 /// Writes a part of a text with the edits that lie in it, in the order of their places.
 pub(super) fn write_edited(out: &mut String, sql: &str, edits: &[(Span, String)], start: usize, end: usize) {
     let mut done = start;
@@ -142,6 +203,7 @@ mod tests {
             collect: Collect { occurrences: Vec::new(), parts: Vec::new() },
             rows: rows.map(|text| Row { span: span(text, 0), occurrence: target.clone() }).into(),
             target,
+            query: None,
             edits: vec![
                 Edit { span: span("now()", 0), pieces: vec![Piece::Time("")] },
                 Edit { span: span("now()", 1), pieces: vec![Piece::Time("::pg_catalog.date")] },
@@ -162,6 +224,6 @@ mod tests {
             spread.text(sql, 3, &[false, false, true]),
             format!("insert into t (a, at) values (3, {time}, {time}::pg_catalog.date) returning a")
         );
-        assert!(spread.returns_in_order() && spread.asks_the_time() && spread.is_of_rows());
+        assert!(spread.returns_in_order() && spread.asks_the_time() && spread.rule() == "spread-rows");
     }
 }

@@ -31,6 +31,7 @@ mod planned;
 mod prepare;
 mod run;
 mod scatter;
+mod selected;
 mod session;
 mod settings;
 mod simple;

@@ -69,6 +69,8 @@ impl ShardedSession {
         let sql = std::str::from_utf8(text).map_err(|_| {
             Failure::error("22021", "the statement is not valid UTF-8").hint("Sharded databases take UTF-8 only.")
         })?;
+        let snapshot = self.shared.current().ok_or_else(|| Failure::error("08006", "the catalog has not been read"))?;
+        let session = self.session_facts();
         let scan = self.scanner.scan(text);
         let leading = scan.leading;
         let shows = leading[0] == Keyword::Show;
@@ -76,9 +78,7 @@ impl ShardedSession {
         if !own {
             self.transaction.check_open()?;
         }
-        let snapshot = self.shared.current().ok_or_else(|| Failure::error("08006", "the catalog has not been read"))?;
-        let session = self.session_facts()?;
-        let scan = self.scanner.scan(text);
+        let session = session?;
         if scan.statements > 1 {
             let what = "cannot insert multiple commands into a prepared statement";
             return Err(Trouble::Reply(Failure::error("42601", what)));
@@ -95,7 +95,10 @@ impl ShardedSession {
         self.names.count += 1;
         let context = meaning(&self.want, snapshot.generation, None);
         let named = Arc::new(Named {
-            statement: Arc::new(Statement::new(statement_and_types, context)),
+            statement: Arc::new(match name {
+                [] => Statement::unnamed(statement_and_types, context),
+                _ => Statement::new(statement_and_types, context),
+            }),
             sql: sql.into(),
             types,
             bindings,

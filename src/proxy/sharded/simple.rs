@@ -69,7 +69,9 @@ impl ShardedSession {
     }
 
     async fn statement(&mut self, sql: &str) -> Result<(), Trouble> {
-        let leading = self.leading(sql);
+        let session = self.session_facts();
+        let mut scan = self.scanner.scan(sql.as_bytes());
+        let leading = scan.leading;
         if is_control(leading) {
             return self.control(control_of(sql)?).await;
         }
@@ -77,9 +79,15 @@ impl ShardedSession {
         if is_setting(leading) {
             return self.setting(sql, leading).await;
         }
-        let snapshot = self.shared.snapshot().await?;
-        let session = self.session_facts()?;
-        let scan = self.scanner.scan(sql.as_bytes());
+        let snapshot = match self.shared.fresh() {
+            Some(snapshot) => snapshot,
+            None => {
+                let snapshot = self.shared.snapshot().await?;
+                scan = self.scanner.scan(sql.as_bytes());
+                snapshot
+            }
+        };
+        let session = session?;
         let planned = snapshot.plan(sql, &scan, session)?;
         let route = planned.route(&Values { sql, bindings: scan.bindings, parameters: &[] })?;
         self.check_definitions(&planned)?;

@@ -135,17 +135,18 @@ impl Shared {
         self.current.load_full()
     }
 
+    /// The last reading, if nothing has changed since as far as this process knows.
+    pub(super) fn fresh(&self) -> Option<Arc<Snapshot>> {
+        self.current.load_full().filter(|_| !self.stale.load(Ordering::SeqCst))
+    }
+
     /// The topology as of the last change that this process knows of.
     pub(super) async fn snapshot(&self) -> Result<Arc<Snapshot>, Failure> {
-        if let Some(current) = self.current.load_full()
-            && !self.stale.load(Ordering::SeqCst)
-        {
+        if let Some(current) = self.fresh() {
             return Ok(current);
         }
         let _one_reader = self.reading.lock().await;
-        if let Some(current) = self.current.load_full()
-            && !self.stale.load(Ordering::SeqCst)
-        {
+        if let Some(current) = self.fresh() {
             return Ok(current);
         }
         // Cleared before reading: a change that comes while the catalog is read makes it stale again.

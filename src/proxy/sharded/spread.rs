@@ -6,6 +6,7 @@ use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::collect::{Asked, COMPUTES, Described, Given, TEXT_ARRAY, bind, parse};
 use crate::proxy::sharded::planned::Values;
+use crate::proxy::sharded::selected::Select;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::{Parameter, Shards};
 use crate::sql::template::Binding;
@@ -18,7 +19,7 @@ const TIME: &[u8] =
 const MAX_HELD_BYTES: usize = 64 << 20;
 
 /// Rows that come back, of each shard, until their order is known.
-struct Held {
+pub(super) struct Held {
     /// For each shard, which of the rows are its own.
     own: Vec<Vec<bool>>,
     rows: Vec<Vec<Vec<u8>>>,
@@ -44,15 +45,21 @@ impl ShardedSession {
         let spread = plan.spread().ok_or_else(changed)?;
         let from: Vec<usize> = if spread.collect.widths().is_empty() { Vec::new() } else { from.iter().collect() };
         let mut reading = from.clone();
-        reading.extend(spread.asks_the_time().then_some(COMPUTES));
+        reading.extend((spread.asks_the_time() || spread.key_of_query().is_some()).then_some(COMPUTES));
         self.attach(&reading, false).await?;
-        self.attach(&targets, true).await?;
-        for &shard in reading.iter().chain(&targets) {
+        // Rows that a query gives may be for fewer.
+        let writing = if spread.key_of_query().is_some() { &targets[..1] } else { &targets[..] };
+        self.attach(writing, spread.key_of_query().is_none()).await?;
+        for &shard in reading.iter().chain(writing) {
             self.mark(shard, care);
             self.link(shard)?.conn.state.forget_unnamed();
         }
         let described = self.ask_what_it_is(first, asked).await?;
         let given = asked.given()?;
+        if let Some(key) = spread.key_of_query() {
+            let select = Select { spread, key, asked, described: &described, given: given.as_ref() };
+            return self.store_selected(&targets, &from, &select).await;
+        }
         let mut more = match from.as_slice() {
             [] => Vec::new(),
             from => {
@@ -107,7 +114,7 @@ impl ShardedSession {
         }
     }
 
-    async fn hear_writers(
+    pub(super) async fn hear_writers(
         &mut self,
         shards: &[usize],
         asked: &Asked<'_>,

@@ -5,6 +5,7 @@ use crate::route::context::{Context, Use, table_name};
 use crate::route::infer::{Key, Knowledge, is_placed};
 use crate::route::placement::ShardId;
 use crate::route::plan::{Action, Occurrence, Pin, TemplatePlan};
+use crate::route::rules::key::by_key;
 use crate::route::rules::scatter::{OPERATORS, SYSTEM_COLUMNS, looks_further};
 use crate::sql::catalog::{Column, Table, TableKind};
 use crate::sql::facts::{
@@ -35,9 +36,10 @@ const UNSHIPPED_TYPES: &[&str] =
 /// rows that satisfy it only.
 pub(super) fn collect(context: &Context<'_>) -> Option<TemplatePlan> {
     let facts = context.facts;
-    let plain = facts.kind == StatementKind::Select
-        && !context.writes()
-        && facts.scopes.iter().all(|scope| scope.locking.is_none());
+    if facts.kind == StatementKind::Select && facts.scopes.iter().any(|scope| scope.locking.is_some()) {
+        return locking(context);
+    }
+    let plain = facts.kind == StatementKind::Select && !context.writes();
     if !plain {
         return None;
     }
@@ -46,6 +48,15 @@ pub(super) fn collect(context: &Context<'_>) -> Option<TemplatePlan> {
     let pinned = occurrences.iter().all(|occurrence| !occurrence.pins.is_empty());
     let rule = if pinned { "key-equality" } else { "collect-rows" };
     Some(context.plan(rule, Action::Collect(Box::new(Collect { occurrences, parts }))))
+}
+
+/// Rows are locked where they lie, and not where they are computed with.
+fn locking(context: &Context<'_>) -> Option<TemplatePlan> {
+    by_key(context)?.refusal()?;
+    let span = context.relations().find(|(_, _, used)| is_placed(used)).map(|(_, relation, _)| relation.span);
+    let reason = "FOR UPDATE or FOR SHARE over several shards, with an order, a LIMIT, a subquery or a reference table, would lock other rows than it returns";
+    let hint = "lock with nothing but a WHERE clause, or name the sharding key's value";
+    Some(context.refuse("collect-rows", span, reason, hint))
 }
 
 /// Each occurrence of a table that lies on shards, with the rows that it needs; `None` when there is none, or one cannot be replaced.

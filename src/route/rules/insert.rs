@@ -59,7 +59,7 @@ pub(super) fn row_occurrences(
     facts.rows.iter().map(one).collect()
 }
 
-fn key_position(table: &Table, sharded: &Sharded, facts: &InsertFacts) -> Option<usize> {
+pub(super) fn key_position(table: &Table, sharded: &Sharded, facts: &InsertFacts) -> Option<usize> {
     match &facts.columns {
         Some(columns) => columns.iter().position(|column| *column == sharded.key),
         None => table.columns.iter().position(|column| column.name == sharded.key),

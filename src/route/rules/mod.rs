@@ -42,6 +42,7 @@ const RULES: &[Rule] = &[
     copy::copy,
     cursor::declare,
     spread::insert,
+    spread::insert_select,
     insert::insert,
     reference::write,
     any::reference_read,
@@ -78,6 +79,7 @@ pub const NAMES: &[&str] = &[
     "cursor",
     "spread-write",
     "spread-rows",
+    "spread-select",
     "key-equality",
     "several-shards",
 ];

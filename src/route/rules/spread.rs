@@ -2,14 +2,15 @@
 
 use crate::route::collect::{Collect, quoted};
 use crate::route::context::{Context, Use, table_name};
+use crate::route::copy::KeyField;
 use crate::route::functions::{Steadiness, steadiness};
 use crate::route::infer::is_placed;
 use crate::route::plan::{Action, Occurrence, TemplatePlan};
 use crate::route::rules::collect::{Words, occurrence, part};
-use crate::route::rules::insert::{row_occurrences, table_of};
+use crate::route::rules::insert::{key_position, row_occurrences, table_of};
 use crate::route::rules::key::by_key;
 use crate::route::rules::scatter::OF_SESSION;
-use crate::route::spread::{Edit, Piece, Row, Spread};
+use crate::route::spread::{Edit, Piece, Row, Selected, Spread};
 use crate::sql::catalog::{Column, Table, TableKind};
 use crate::sql::facts::{InsertFacts, Relation, ScopeId, Span, StatementKind};
 use crate::sql::lexer::TokenKind;
@@ -55,6 +56,7 @@ pub(super) fn spread(context: &Context<'_>) -> Option<TemplatePlan> {
             collect: Collect { occurrences, parts },
             target,
             rows: Vec::new(),
+            query: None,
             edits,
             returning: context.facts.returning,
             returns_each: false,
@@ -96,11 +98,90 @@ pub(super) fn insert(context: &Context<'_>) -> Option<TemplatePlan> {
             collect: Collect { occurrences: Vec::new(), parts: Vec::new() },
             target: Occurrence { name: table_name(relation), span: relation.span, pins: Vec::new() },
             rows,
+            query: None,
             edits,
             returning: context.facts.returning,
             returns_each: facts.on_conflict.is_none(),
         })),
     ))
+}
+
+/// INSERT .. SELECT whose rows lie anywhere: the query runs first, on one shard over collected rows, and each of its rows goes to the shard of its key,
+/// as rows of VALUES would. What else the statement says (ON CONFLICT, RETURNING) is about one row.
+pub(super) fn insert_select(context: &Context<'_>) -> Option<TemplatePlan> {
+    let facts = context.facts.insert.as_ref()?;
+    let (target, relation, used) = context.target()?;
+    let (Use::Sharded(sharded), Some(query)) = (used, facts.query) else { return None };
+    // One shard that has all of it, if that is proven, does it alone.
+    super::insert::insert(context)?.refusal()?;
+    let (table, words) = (table_of(context, relation)?, Words::of(context.around.sql));
+    let span = query_alone(&words, context.facts.scopes.get(query.0)?.span)?;
+    let inside = |other: Span| other.start >= span.start && other.end <= span.end;
+    let (mut occurrences, mut parts) = (Vec::new(), Vec::new());
+    for (id, relation, used) in context.relations().filter(|(id, _, used)| *id != target && is_placed(used)) {
+        parts.push(part(context, &words, id, relation, used).filter(|part| inside(part.name))?);
+        occurrences.push(occurrence(context, id, relation, used)?);
+    }
+    let times_inside = moments(context, &words)?.iter().all(|edit| inside(edit.span));
+    let locks = context.facts.scopes.iter().any(|scope| scope.locking.is_some());
+    let with_first = words.word(0).is_some_and(|word| word == "with");
+    if !is_usable(context, relation) || !times_inside || locks || with_first || !are_defaults_settled(table, facts) {
+        return None;
+    }
+    let placed = sharded.placed.as_ref().ok()?;
+    let stored_as: Vec<String> = match &facts.columns {
+        Some(columns) => columns
+            .iter()
+            .map(|name| table.column(name).map(|column| column.type_name.clone()))
+            .collect::<Option<_>>()?,
+        None => table.columns.iter().map(|column| column.type_name.clone()).collect(),
+    };
+    let index = key_position(table, sharded, facts)?;
+    let key = KeyField { index, fields: stored_as.len(), key: placed.key, placement: placed.placement.clone() };
+    Some(context.plan(
+        "spread-select",
+        Action::Spread(Box::new(Spread {
+            collect: Collect { occurrences, parts },
+            target: Occurrence { name: table_name(relation), span: relation.span, pins: Vec::new() },
+            rows: Vec::new(),
+            query: Some(Selected { span, key, stored_as }),
+            edits: Vec::new(),
+            returning: context.facts.returning,
+            returns_each: false,
+        })),
+    ))
+}
+
+/// The query without ON CONFLICT and RETURNING, which are the INSERT's.
+fn query_alone(words: &Words<'_>, span: Span) -> Option<Span> {
+    let (mut depth, mut end) = (0_usize, None);
+    for at in 0..words.tokens.len() {
+        let token = words.tokens.get(at)?;
+        if token.start < span.start {
+            continue;
+        }
+        let is = |at: usize, wanted: &str| {
+            words.kind(at) == Some(TokenKind::Ident) && words.word(at).is_some_and(|word| word == wanted)
+        };
+        match token.kind {
+            TokenKind::LeftParen => depth += 1,
+            TokenKind::RightParen => depth = depth.checked_sub(1)?,
+            TokenKind::Semicolon => break,
+            _ if depth == 0 && (is(at, "returning") || is(at, "on") && is(at + 1, "conflict")) => break,
+            _ => {}
+        }
+        end = Some(token.end);
+    }
+    Some(Span { start: span.start, end: end?.min(span.end) })
+}
+
+fn are_defaults_settled(table: &Table, facts: &InsertFacts) -> bool {
+    let given = |column: &Column| facts.columns.as_ref().is_none_or(|columns| columns.contains(&column.name));
+    table
+        .columns
+        .iter()
+        .filter(|column| !given(column))
+        .all(|column| column.generated || matches!(default_of(column), Default::Settled))
 }
 
 fn is_usable(context: &Context<'_>, target: &Relation) -> bool {
