@@ -9,6 +9,7 @@ pub mod advise;
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod init;
 pub mod lint;
 pub mod output;
 pub mod pgbouncer;
@@ -60,6 +61,7 @@ struct Cli {
 enum Command {
     Advise(advise::Args),
     Check(check::Args),
+    Init(init::Args),
     Lint(lint::Args),
     Explain(explain::Args),
     Proxy(proxy::Args),
@@ -73,6 +75,7 @@ impl Command {
         match self {
             Self::Advise(args) => advise::run(args),
             Self::Check(args) => check::run(args),
+            Self::Init(args) => init::run(args),
             Self::Lint(args) => lint::run(args),
             Self::Explain(args) => explain::run(args),
             Self::Proxy(args) => proxy::run(args),

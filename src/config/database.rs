@@ -114,9 +114,8 @@ choices! {
         Refuse = "refuse",
         /// Shards are committed one after the other: a crash in between leaves some committed and some not.
         BestEffort = "best-effort",
-    }
-    planned {
-        "atomic": "write `refuse`, or `best-effort` if a crash may leave a transaction committed on some shards only",
+        /// On all shards or on none, whatever dies. Needs `pgweir init` and `max_prepared_transactions` on the shards.
+        Atomic = "atomic",
     }
 }
 

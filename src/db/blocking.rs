@@ -42,6 +42,22 @@ impl Session {
         self.client.is_closed()
     }
 
+    /// See [`super::commits::standing`].
+    ///
+    /// # Errors
+    /// As there, with the server's name.
+    pub fn standing(&self) -> Result<super::commits::Standing> {
+        self.block_on(super::commits::standing).map_err(|error| error.at(&self.label))
+    }
+
+    /// See [`super::commits::install`].
+    ///
+    /// # Errors
+    /// As there, with the server's name.
+    pub fn install(&self, id: &str, shard: &str, role: &str) -> Result<()> {
+        self.block_on(|client| super::commits::install(client, id, shard, role)).map_err(|error| error.at(&self.label))
+    }
+
     /// See [`super::catalog::load`].
     ///
     /// # Errors

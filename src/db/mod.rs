@@ -5,9 +5,10 @@
 //!                                              -> planner      EXPLAIN of a statement, never the statement itself
 //!                                              -> hypopg       costs under indexes that do not exist
 //!                                              -> statements   pg_stat_statements as a workload
+//!                                              -> commits      decisions about transactions over shards
 //! ```
 //!
-//! Nothing here creates anything on a user's database or runs a user's statement. What is read is read
+//! But for [`commits`], which `pgweir init` is asked for, nothing here creates anything on a user's database or runs a user's statement. What is read is read
 //! in transactions that are READ ONLY and carry a statement timeout and a lock timeout, so that a
 //! forgotten `ALTER TABLE` on the other side makes an error here, not a queue behind us there.
 //! [`blocking`] is the facade that the command line uses.
@@ -15,6 +16,7 @@
 pub mod blocking;
 pub mod catalog;
 mod catalog_sql;
+pub mod commits;
 pub mod connect;
 mod fault;
 pub mod hypopg;

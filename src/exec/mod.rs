@@ -6,6 +6,7 @@
 //! ```text
 //! BEGIN .. COMMIT of a client -> control -> transaction (which shards joined, who wrote, savepoints)
 //! COMMIT over several shards  -> commit  (in waves; what the client may be told afterwards)
+//!                             -> commit_atomic (on all or none), recovery (of what a dead one left)
 //! one statement on all shards -> gather  (every shard's answer -> one answer, or one error)
 //! one query on several shards -> concat  (each shard's rows -> one answer)
 //! COPY into several shards     -> copy    (rows, each with its key)
@@ -14,10 +15,14 @@
 
 pub mod collect;
 pub mod commit;
+pub mod commit_atomic;
 pub mod concat;
 pub mod control;
 pub mod copy;
 pub mod gather;
+#[cfg(test)]
+mod model;
+pub mod recovery;
 pub mod transaction;
 
 /// A shard's place in its database's configuration.

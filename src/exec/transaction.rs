@@ -16,6 +16,8 @@ pub enum Policy {
     Refuse,
     /// Shards are committed one after the other; a crash in between leaves some of them committed.
     BestEffort,
+    /// Shards are committed on all or none of them (`commit_atomic`).
+    Atomic,
 }
 
 /// Where the client stands, as ReadyForQuery says it.
@@ -105,6 +107,11 @@ impl Transaction {
         Self { policy, status: Status::Idle, begin: String::new(), history: Vec::new(), participants: Vec::new() }
     }
 
+    /// Whether it must commit on all shards or on none.
+    pub fn is_atomic(&self) -> bool {
+        self.policy == Policy::Atomic
+    }
+
     /// Where the client stands.
     pub fn status(&self) -> Status {
         self.status
@@ -165,7 +172,7 @@ impl Transaction {
         }
         Err(Failure::error("0A000", "this would write on more than one shard in one transaction")
             .detail("Without an atomic commit a crash could leave the write on one shard only.")
-            .hint("Write on one shard per transaction, or set `commit: best-effort` for this database to accept that."))
+            .hint("Write on one shard per transaction, or set `commit: atomic` for this database."))
     }
 
     /// What a shard is sent as it joins: the client's BEGIN, then the savepoints that are open.

@@ -178,7 +178,7 @@ pub fn spread(
         {
             let mut found = found.clone();
             if *writing {
-                found.writing = found.care.only(Care::DRAWS | Care::ASKS);
+                found.writing = found.care.only(Care::DRAWS | Care::ASKS | Care::NOTIFIES);
                 found.care = found.care.without(found.writing);
             }
             tables.entry(relation.clone()).or_default().join(&found);
@@ -223,7 +223,9 @@ mod tests {
             ),
             ("e", "sql", "select pg_advisory_xact_lock(1)"),
         ];
-        assert!(judged(&bodies).values().all(|found| found.care == Care::DRAWS && found.settings.is_empty()));
+        let judged = judged(&bodies);
+        assert!(judged.values().all(|found| found.care.is_clean() && found.settings.is_empty()), "{judged:?}");
+        assert!(judged["c"].care.has(Care::NOTIFIES) && !judged["a"].care.has(Care::NOTIFIES));
     }
 
     #[test]

@@ -39,12 +39,14 @@ impl Care {
     pub const ASKS: Self = Self(2048);
     /// It needs a database to which nobody else is connected.
     pub const ALONE: Self = Self(4096);
+    /// It may send a notification, so that PostgreSQL refuses to prepare its transaction.
+    pub const NOTIFIES: Self = Self(8192);
     /// It may do anything to the session.
     pub const UNSEEN: Self = Self(Self::SETTINGS.0 | Self::STATE.0);
 
     /// True when nothing has to be seen to afterwards.
     pub fn is_clean(self) -> bool {
-        self.without(Self::DRAWS | Self::ASKS).is_nothing()
+        self.without(Self::DRAWS | Self::ASKS | Self::NOTIFIES).is_nothing()
     }
 
     /// True when nothing is marked.
@@ -87,7 +89,7 @@ impl std::fmt::Debug for Care {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let marks = [
             "NAMED", "SETTINGS", "STATE", "ENDS", "DEFINES", "STAYS", "FORGETS", "CREATES", "TEACHES", "STRANGE",
-            "DRAWS", "ASKS", "ALONE",
+            "DRAWS", "ASKS", "ALONE", "NOTIFIES",
         ];
         let held = marks.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 == 1);
         f.debug_set().entries(held.map(|(_, mark)| mark)).finish()

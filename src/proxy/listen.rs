@@ -128,6 +128,8 @@ async fn work(house: Arc<House>, home: usize) {
                         house.clients.check(about::clock() / 1000, limits);
                     }
                     house.databases.values().filter_map(|database| database.servers.as_ref()).for_each(|servers| servers.look_after());
+                    let sharded = house.databases.values().filter_map(|database| database.sharded.as_ref());
+                    sharded.filter_map(|shared| shared.recovery()).for_each(|recovery| recovery.look_after());
                 }
                 for (database, pool) in house.pools() {
                     pool.tick(home);

@@ -21,6 +21,7 @@ pub fn of_command(sql: &[u8], tokens: &[Token]) -> Care {
         "call" => Care::UNSEEN | Care::ENDS,
         "load" => Care::STAYS,
         "listen" => Care::STATE,
+        "notify" => Care::NOTIFIES,
         "unlisten" | "close" => Care::ENDS,
         "deallocate" | "discard" => Care::ENDS,
         "drop" => Care::ENDS,
@@ -168,6 +169,7 @@ pub fn builtin(called: &str, sql: &[u8], arguments: &[Token], names: &mut Vec<St
             _ => Care::SETTINGS,
         },
         "nextval" | "setval" => Care::DRAWS,
+        "pg_notify" => Care::NOTIFIES,
         "currval" | "lastval" => Care::ASKS,
         "set_limit" => {
             names.push("pg_trgm.similarity_threshold".to_owned());

@@ -23,6 +23,8 @@ pub(super) struct Link {
     pub conn: Box<ServerConn>,
     /// What the session needs before another client may have it.
     pub hygiene: Hygiene,
+    /// Whether the transaction may have sent a notification, which cannot be prepared.
+    pub notifies: bool,
     out: Vec<u8>,
     written: usize,
     inbox: Vec<u8>,
@@ -57,6 +59,7 @@ impl Link {
             pool,
             conn,
             hygiene: Hygiene::Clean,
+            notifies: false,
             out: Vec::new(),
             written: 0,
             inbox: Vec::new(),

@@ -10,7 +10,7 @@
 //!    collect              -> rows of these shards, as arrays, to the first, which computes the answer (exec::collect)
 //!    spread               -> each of these shards' links writes its own rows; one answer for all (exec::concat)
 //!    all                  -> every shard's link, in one transaction; gathered to one answer
-//!    control              -> exec::transaction; commit over the shards that joined
+//!    control              -> exec::transaction; commit over the shards that joined (atomic, and later recovery)
 //!    refuse               -> 0A000 with the reason
 //! ```
 //!
@@ -21,6 +21,7 @@
 //! What cannot be kept over several servers is refused, never approximated: session state that pins
 //! (LISTEN, temporary tables, PREPARE, advisory locks), `search_path`, COPY into a sharded table.
 
+mod atomic;
 mod batch;
 mod collect;
 mod copy;
@@ -29,6 +30,7 @@ mod link;
 mod names;
 mod planned;
 mod prepare;
+mod recovery;
 mod run;
 mod scatter;
 mod selected;

@@ -19,7 +19,7 @@ use crate::route::Route;
 use crate::wire::message::{self, Failure};
 
 /// What a shard answered to a statement of the proxy's own.
-struct Settled {
+pub(super) struct Settled {
     tag: Vec<u8>,
     error: Option<Vec<u8>>,
 }
@@ -134,7 +134,7 @@ impl ShardedSession {
     }
 
     /// Waits for the answer to a statement of the proxy's own.
-    async fn settle(&mut self, shard: usize) -> Result<Settled, Trouble> {
+    pub(super) async fn settle(&mut self, shard: usize) -> Result<Settled, Trouble> {
         let mut settled = Settled { tag: Vec::new(), error: None };
         loop {
             let link = self.link(shard)?;
@@ -158,9 +158,9 @@ impl ShardedSession {
 
     /// Notes what a statement leaves in the session of its server.
     pub(super) fn mark(&mut self, shard: usize, care: Care) {
-        if !care.without(Care::DEFINES | Care::ENDS | Care::ALONE).is_clean()
-            && let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut)
-        {
+        let Some(link) = self.links.get_mut(shard).and_then(Option::as_mut) else { return };
+        link.notifies |= care.has(Care::NOTIFIES);
+        if !care.without(Care::DEFINES | Care::ENDS | Care::ALONE).is_clean() {
             link.hygiene = Hygiene::Discard;
         }
     }
@@ -270,6 +270,23 @@ impl ShardedSession {
 
     /// Commits on the shards that joined; the command tag to answer with.
     pub(super) async fn commit(&mut self, wrote: &[usize], read: &[usize]) -> Result<&'static str, Trouble> {
+        if wrote.len() > 1 && self.transaction.is_atomic() {
+            return self.commit_atomically(wrote, read).await;
+        }
+        self.commit_plainly(wrote, read).await
+    }
+
+    /// What a shard answered to a statement of the proxy's own that was sent before.
+    pub(super) async fn settled(&mut self, shard: usize) -> Answer {
+        match self.settle(shard).await {
+            Ok(Settled { error: Some(error), .. }) => Answer::Error(error),
+            Ok(Settled { tag, .. }) => Answer::Tag(tag),
+            Err(_) => Answer::Lost,
+        }
+    }
+
+    /// Commits shard by shard, which is all there is to do where one has written.
+    pub(super) async fn commit_plainly(&mut self, wrote: &[usize], read: &[usize]) -> Result<&'static str, Trouble> {
         let mut commit = Commit::new(wrote, read);
         let mut answer = None;
         let outcome = loop {
@@ -277,15 +294,15 @@ impl ShardedSession {
                 Next::Done(outcome) => break outcome,
                 Next::Send(shard, sql) => {
                     let sent = self.link(shard).map(|link| link.query(sql.as_bytes()));
-                    let settled = if sent.is_ok() { self.settle(shard).await } else { Err(Trouble::Lost(shard)) };
-                    answer = Some(match settled {
-                        Ok(Settled { error: Some(error), .. }) => Answer::Error(error),
-                        Ok(Settled { tag, .. }) => Answer::Tag(tag),
-                        Err(_) => Answer::Lost,
-                    });
+                    answer = Some(if sent.is_ok() { self.settled(shard).await } else { Answer::Lost });
                 }
             }
         };
+        self.conclude(outcome).await
+    }
+
+    /// Ends the block as the outcome of its commit says.
+    pub(super) async fn conclude(&mut self, outcome: Outcome) -> Result<&'static str, Trouble> {
         self.end_block(matches!(outcome, Outcome::Committed | Outcome::Failure(_)));
         match outcome {
             Outcome::Committed => {
@@ -311,7 +328,7 @@ impl ShardedSession {
     }
 
     /// The block is over: connections go back, and settings that it made are undone with it.
-    fn end_block(&mut self, committed: bool) {
+    pub(super) fn end_block(&mut self, committed: bool) {
         let before = self.want_before.take();
         if !committed {
             self.changed_definitions = false;

@@ -129,6 +129,7 @@ impl ShardedSession {
         let policy = match visitor.database.config.commit {
             crate::config::CommitMode::Refuse => Policy::Refuse,
             crate::config::CommitMode::BestEffort => Policy::BestEffort,
+            crate::config::CommitMode::Atomic => Policy::Atomic,
         };
         let links = (0..visitor.shared.shards()).map(|_| None).collect();
         Self {

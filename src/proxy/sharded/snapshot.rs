@@ -7,12 +7,14 @@ use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::config::{Database as Settings, ServerUrl};
+use crate::config::{CommitMode, Database as Settings, ServerUrl, Shard};
 use crate::db;
 use crate::error::{Error, Result};
+use crate::exec::commit_atomic::{MAX_SHARD_NAME, is_usable_name};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::functions::{CALLERS, Definitions, FUNCTIONS, Functions, REACHES};
 use crate::proxy::sharded::planned::Planned;
+use crate::proxy::sharded::recovery::Recovery;
 use crate::route::{self, SessionFacts, TemplatePlan, Topology};
 use crate::sql::template::{Scan, TemplateKey};
 use crate::wire::message::Failure;
@@ -83,6 +85,8 @@ pub struct Shared {
     stale: AtomicBool,
     generations: AtomicU64,
     reading: AsyncMutex<()>,
+    /// Where commits are atomic.
+    recovery: Option<Arc<Recovery>>,
 }
 
 impl Shared {
@@ -100,7 +104,9 @@ impl Shared {
             Some(first) => connection_string(&first.primary, name)?,
             None => return Err(Error::config("a sharded database needs shards").at(format!("databases.{name}"))),
         };
+        let recovery = recovery(name, &settings)?;
         Ok(Self {
+            recovery,
             settings,
             catalog_url,
             current: ArcSwapOption::empty(),
@@ -113,6 +119,11 @@ impl Shared {
     /// How many shards there are.
     pub fn shards(&self) -> usize {
         self.settings.shards.len()
+    }
+
+    /// Who finishes what commits over shards leave behind; nobody where they are not atomic.
+    pub fn recovery(&self) -> Option<&Arc<Recovery>> {
+        self.recovery.as_ref()
     }
 
     /// A shard's name, for messages.
@@ -181,6 +192,21 @@ impl Shared {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         Ok(Snapshot { generation, topology, functions, plans: Mutex::default() })
     }
+}
+
+/// Recovery, where the database's commits are atomic.
+fn recovery(name: &str, settings: &Settings) -> Result<Option<Arc<Recovery>>> {
+    if settings.commit != CommitMode::Atomic {
+        return Ok(None);
+    }
+    if let Some(shard) = settings.shards.iter().find(|shard| !is_usable_name(&shard.name)) {
+        return Err(Error::config(format!("`commit: atomic` cannot use the shard name `{}`", shard.name))
+            .at(format!("databases.{name}.shards"))
+            .hint(format!("use at most {MAX_SHARD_NAME} letters, digits, `-`, `_` and `.`: it names transactions")));
+    }
+    let post = |shard: &Shard| Ok((shard.name.clone(), connection_string(&shard.primary, name)?));
+    let posts = settings.shards.iter().map(post).collect::<Result<Vec<_>>>()?;
+    Ok(Some(Arc::new(Recovery::new(name, posts))))
 }
 
 /// A server's URL for the control path.
