@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS pgweir.confirmed (
 );
 CREATE TABLE IF NOT EXISTS pgweir.waits (
     transaction text PRIMARY KEY,
-    backends text[] NOT NULL,
+    backends text NOT NULL,
     seen timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 ";

@@ -6,6 +6,7 @@
 //!                                              -> hypopg       costs under indexes that do not exist
 //!                                              -> statements   pg_stat_statements as a workload
 //!                                              -> commits      decisions about transactions over shards
+//!                                              -> waits        who waits for whom
 //! ```
 //!
 //! But for [`commits`], which `pgweir init` is asked for, nothing here creates anything on a user's database or runs a user's statement. What is read is read
@@ -24,6 +25,7 @@ pub mod local;
 pub mod planner;
 pub mod statements;
 mod tls;
+pub mod waits;
 
 pub use connect::connect;
 pub use fault::explain_failure;

@@ -22,6 +22,8 @@ use crate::wire::message::Failure;
 pub const PREFIX: &str = "pgweir:";
 /// SQLSTATE of an outcome that is not known.
 pub const UNKNOWN: &str = "08007";
+/// How long, in seconds, a part waits for the next word of its coordinator before it is prepared: its server then rolls it back.
+pub const SILENCE_SECONDS: u32 = 30;
 /// The longest shard name that leaves a prepared transaction's name within PostgreSQL's 200 bytes.
 pub const MAX_SHARD_NAME: usize = 40;
 

@@ -7,6 +7,7 @@
 //! BEGIN .. COMMIT of a client -> control -> transaction (which shards joined, who wrote, savepoints)
 //! COMMIT over several shards  -> commit  (in waves; what the client may be told afterwards)
 //!                             -> commit_atomic (on all or none), recovery (of what a dead one left)
+//!                             -> waits   (transactions that wait for each other)
 //! one statement on all shards -> gather  (every shard's answer -> one answer, or one error)
 //! one query on several shards -> concat  (each shard's rows -> one answer)
 //! COPY into several shards     -> copy    (rows, each with its key)
@@ -24,6 +25,7 @@ pub mod gather;
 mod model;
 pub mod recovery;
 pub mod transaction;
+pub mod waits;
 
 /// A shard's place in its database's configuration.
 pub type Shard = usize;

@@ -6,6 +6,7 @@
 //! Prepared   on every shard
 //! Fence      each prepared transaction that is older than its lease, at its decider: yes, or from now on no
 //! End        it accordingly
+//! Again      where a decision was swept: is it prepared still?
 //! Settle     are deciders of a no gone?  is what the participants of a yes did beyond loss?
 //! Sweep      decisions of which nothing is prepared any more
 //! ```
@@ -148,6 +149,8 @@ struct Found {
     persisted: bool,
     /// Keys whose decider's backend is gone.
     gone: Vec<String>,
+    /// What is prepared though its decision was swept, unless somebody finished it meanwhile.
+    doubtful: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +159,7 @@ enum Phase {
     Prepared,
     Fence,
     End,
+    Again,
     Settle,
     Sweep,
 }
@@ -194,7 +198,8 @@ impl Round {
                 Phase::Decisions => (Phase::Prepared, self.known().map(Ask::Prepared).collect()),
                 Phase::Prepared => (Phase::Fence, self.fences()),
                 Phase::Fence => (Phase::End, std::mem::take(&mut ends)),
-                Phase::End => (Phase::Settle, self.settles()),
+                Phase::End => (Phase::Again, self.doubts().map(Ask::Prepared).collect()),
+                Phase::Again => (Phase::Settle, self.settles()),
                 Phase::Settle => (Phase::Sweep, self.sweeps()),
                 Phase::Sweep => return Vec::new(),
             };
@@ -217,6 +222,10 @@ impl Round {
 
     fn known(&self) -> impl Iterator<Item = Shard> {
         (0..self.names.len()).filter(|&shard| self.at(shard).is_some())
+    }
+
+    fn doubts(&self) -> impl Iterator<Item = Shard> {
+        self.known().filter(|&shard| self.at(shard).is_some_and(|found| !found.doubtful.is_empty()))
     }
 
     fn at(&self, shard: Shard) -> Option<&Found> {
@@ -243,9 +252,12 @@ impl Round {
                 }
             }
             (Ask::Prepared(shard), Heard::Prepared(prepared)) => {
-                if let Some(found) = self.at_mut(shard) {
-                    found.prepared = Some(prepared);
-                }
+                let Some(found) = self.at_mut(shard) else { return };
+                let doubtful = std::mem::take(&mut found.doubtful);
+                let still = doubtful.into_iter().filter(|gid| prepared.iter().any(|one| one.gid == *gid));
+                let still: Vec<_> = still.map(|gid| (shard, gid)).collect();
+                found.prepared = Some(prepared);
+                self.strangers.extend(still);
             }
             (Ask::Fence { gid, participant, .. }, Heard::Fenced(fenced)) => {
                 let Some(name) = self.names.get(participant) else { return };
@@ -254,7 +266,11 @@ impl Round {
                     Fenced::Yes => ends.push(Ask::End { shard: participant, gid, committed: true }),
                     Fenced::No => ends.push(Ask::End { shard: participant, gid, committed: false }),
                     Fenced::InFlight => {}
-                    Fenced::Swept => self.strangers.push((participant, gid)),
+                    Fenced::Swept => {
+                        if let Some(found) = self.at_mut(participant) {
+                            found.doubtful.push(gid);
+                        }
+                    }
                 }
             }
             (Ask::Lives(shard, gid), Heard::Lives(false)) => {

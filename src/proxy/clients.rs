@@ -153,6 +153,12 @@ impl Client {
         all
     }
 
+    /// The server connections that work for it.
+    pub fn targets(&self) -> Vec<Arc<CancelTarget>> {
+        let serving = lock(&self.serving);
+        serving.first.iter().chain(&serving.more).cloned().collect()
+    }
+
     /// Wakes its task, to look for orders.
     pub fn wake(&self) {
         if let Some(waker) = &*lock(&self.waker) {
@@ -246,6 +252,14 @@ impl Clients {
     /// Whether anybody is logged in to this database.
     pub fn are_of(&self, database: &str) -> bool {
         lock(&self.register).databases.contains_key(database)
+    }
+
+    /// Clients of this database for whom several server connections work.
+    pub fn on_several(&self, database: &str) -> Vec<Arc<Client>> {
+        let register = lock(&self.register);
+        let several =
+            |client: &&Arc<Client>| *client.about.database == *database && !lock(&client.serving).more.is_empty();
+        register.by_pid.values().filter(several).cloned().collect()
     }
 
     /// All that are logged in, by their number.

@@ -129,7 +129,10 @@ async fn work(house: Arc<House>, home: usize) {
                     }
                     house.databases.values().filter_map(|database| database.servers.as_ref()).for_each(|servers| servers.look_after());
                     let sharded = house.databases.values().filter_map(|database| database.sharded.as_ref());
-                    sharded.filter_map(|shared| shared.recovery()).for_each(|recovery| recovery.look_after());
+                    for shared in sharded {
+                        shared.recovery().into_iter().for_each(|recovery| recovery.look_after());
+                        shared.deadlocks().look_after(&house.clients);
+                    }
                 }
                 for (database, pool) in house.pools() {
                     pool.tick(home);

@@ -53,6 +53,8 @@ pub enum Over {
     Query = 4,
     /// The same, and cancelling it has not helped.
     Stuck = 5,
+    /// No limit: others wait for it and it for them, on several shards. The query is cancelled.
+    Deadlock = 6,
 }
 
 impl Over {
@@ -69,6 +71,11 @@ impl Over {
                 Failure::fatal("25P04", what).hint("the transaction is rolled back; connect again")
             }
             Self::Query => Failure::error("57014", "the statement took longer than limits.query_timeout"),
+            Self::Deadlock => Failure::error("40P01", "deadlock detected")
+                .detail("Transactions on several shards wait for each other; this one was chosen to give way.")
+                .hint(
+                    "Run the transaction again. Transactions that lock rows in the same order do not meet like this.",
+                ),
             Self::Stuck => {
                 let what = "the statement took longer than limits.query_timeout and could not be cancelled";
                 Failure::fatal("57014", what)
@@ -77,7 +84,7 @@ impl Over {
     }
 
     fn of(code: u8) -> Option<Self> {
-        [Self::Idle, Self::Holding, Self::Transaction, Self::Query, Self::Stuck]
+        [Self::Idle, Self::Holding, Self::Transaction, Self::Query, Self::Stuck, Self::Deadlock]
             .into_iter()
             .find(|over| *over as u8 == code)
     }
@@ -134,6 +141,19 @@ impl Pulse {
             return None;
         }
         Over::of(self.order.load(Ordering::Relaxed))
+    }
+
+    /// What the client does, as a number that changes with it, while a server works for it.
+    pub fn running(&self) -> Option<u64> {
+        let beat = self.beat.load(Ordering::Relaxed);
+        (Phase::of(beat) == Phase::Running).then_some(beat)
+    }
+
+    /// Gives an order to a client that does what it did at that beat; false when it does so no more.
+    pub fn give(&self, beat: u64, over: Over) -> bool {
+        self.order.store(over as u8, Ordering::Relaxed);
+        self.ordered.store(beat, Ordering::Release);
+        self.beat.load(Ordering::Relaxed) == beat
     }
 
     /// Looks at the client, at this time in milliseconds; true when there is an order that it has to be woken for.

@@ -4,6 +4,7 @@ use crate::exec::commit::{Answer, Outcome};
 use crate::exec::commit_atomic::{Act, AtomicCommit, Gid, UNKNOWN};
 use crate::pool::reset::Hygiene;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::proxy::sharded::snapshot::random_hex;
 use crate::wire::body::Reader;
 use crate::wire::message::Failure;
 
@@ -12,6 +13,7 @@ use crate::wire::message::Failure;
 const ASK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL ROLE NONE; \
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.<>) 'remote_apply'; \
+    SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '30s', true); \
     SELECT 'pgweir', (pg_catalog.txid_current_if_assigned() IS NOT NULL)::pg_catalog.int4, \
     pg_catalog.pg_backend_pid(), (extract(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
     (extract(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 \
@@ -28,12 +30,12 @@ struct Writer {
 impl ShardedSession {
     /// Commits; the command tag to answer with. At most three flushes wait for each other before it answers.
     pub(super) async fn commit_atomically(&mut self, wrote: &[usize], read: &[usize]) -> Result<&'static str, Trouble> {
-        // From here on a cancel request has nothing to cancel: half a commit is worse than a late one.
-        self.guard.client.serve(None);
         let writers = match self.ask_writers(wrote).await {
             Ok(writers) => writers,
             Err(trouble) => return self.give_up(wrote, read, trouble).await,
         };
+        // From here on a cancel request has nothing to cancel: half a commit is worse than a late one.
+        self.guard.client.serve(None);
         let has_written = |shard: usize| writers.iter().any(|writer| writer.shard == shard);
         let idle: Vec<usize> = wrote.iter().copied().filter(|&shard| !has_written(shard)).collect();
         let readers = [idle.as_slice(), read].concat();
@@ -95,7 +97,7 @@ impl ShardedSession {
         let deployment = recovery.deployment(shards).await?;
         Ok(Gid {
             deployment,
-            transaction: random_hex::<16>()?,
+            transaction: random_hex::<16>().map_err(|error| Failure::error("XX000", error.to_string()))?,
             pid: decider.pid,
             started_us: decider.started_us,
             asked_us: decider.asked_us,
@@ -205,12 +207,4 @@ fn numbers(row: &[u8]) -> Option<[i64; 4]> {
     }
     let mut number = || text()?.parse().ok();
     Some([number()?, number()?, number()?, number()?])
-}
-
-fn random_hex<const BYTES: usize>() -> Result<String, Failure> {
-    use ring::rand::SecureRandom;
-    let mut bytes = [0u8; BYTES];
-    let filled = ring::rand::SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| Failure::error("XX000", "the system gives no random numbers"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -5,23 +5,19 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
-use tokio::sync::Mutex as AsyncMutex;
-use tokio_postgres::Client;
-
-use crate::db::{self, commits};
+use crate::db::commits;
 use crate::error::{Error, Result};
 use crate::exec::commit_atomic::{Gid, PREFIX, Resolved};
 use crate::exec::recovery::{Ask, Decision, Fenced, Heard, Prepared, Round, SWEEP_SECONDS};
+use crate::proxy::sharded::post::{Post, lock};
 use crate::wire::message::Failure;
+use futures_util::future::join_all;
 
 /// Time between two looks at the shards.
 const EVERY: Duration = Duration::from_secs(3);
-/// Time for one shard's answer to one thing.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Time that a client waits for a decision to be found out.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 /// Time that a client waits for the rest of its committed transaction to become visible.
@@ -29,22 +25,10 @@ const FINISH_WITHIN: Duration = Duration::from_secs(2);
 /// Most names of strangers' transactions that are remembered, so that each is warned of once.
 const MAX_WARNED: usize = 1000;
 
-/// A shard as recovery sees it.
-struct Post {
-    name: String,
-    /// With the password.
-    url: String,
-    client: AsyncMutex<Option<Arc<Client>>>,
-    /// The deployment that it belongs to, or why it can commit nothing atomically.
-    standing: Mutex<Result<String, String>>,
-    /// When it last told what is prepared there.
-    looked: Mutex<Option<Instant>>,
-}
-
 /// The commits of one sharded database.
 pub struct Recovery {
     database: String,
-    posts: Vec<Post>,
+    posts: Arc<Vec<Post>>,
     busy: AtomicBool,
     due: Mutex<Option<Instant>>,
     warned: Mutex<HashSet<String>>,
@@ -56,82 +40,12 @@ impl std::fmt::Debug for Recovery {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn patiently<T>(asked: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = || Error::server(format!("no answer within {} s", PATIENCE.as_secs()));
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
-}
-
-impl Post {
-    /// A session of this shard, which is kept while it lives.
-    async fn session(&self) -> Result<Arc<Client>> {
-        let mut kept = self.client.lock().await;
-        if let Some(client) = kept.as_ref().filter(|client| !client.is_closed()) {
-            return Ok(client.clone());
-        }
-        *kept = None;
-        let fresh = async {
-            let client = db::connect(&self.url).await?;
-            commits::open(&client).await?;
-            Ok(Arc::new(client))
-        };
-        let client = patiently(fresh).await?;
-        // Another server may be there now.
-        *lock(&self.standing) = Err("it was not asked yet".to_owned());
-        *kept = Some(client.clone());
-        Ok(client)
-    }
-
-    /// Asks something; after a failure the next question gets a new session.
-    async fn try_ask<T>(&self, ask: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
-        let client = self.session().await?;
-        let answered = patiently(ask(&client)).await;
-        if answered.is_err() {
-            *self.client.lock().await = None;
-        }
-        answered
-    }
-
-    /// Finds out whether it can take part, unless that is known.
-    async fn examine(&self, client: &Client) -> Result<String, String> {
-        if let Ok(deployment) = &*lock(&self.standing) {
-            return Ok(deployment.clone());
-        }
-        let found =
-            patiently(commits::standing(client)).await.map_err(|error| error.to_string()).and_then(|standing| {
-                let (id, shard) = standing.deployment.ok_or("`pgweir init` was not run on it")?;
-                if standing.max_prepared == 0 {
-                    return Err(
-                        "max_prepared_transactions is 0 there: set it to at least max_connections, and restart it"
-                            .to_owned(),
-                    );
-                }
-                if shard != self.name {
-                    return Err(format!("it says that it is shard {shard}"));
-                }
-                Ok(id)
-            });
-        lock(&self.standing).clone_from(&found);
-        found
-    }
-}
-
 impl Recovery {
-    /// For shards with these names and URLs.
-    pub(super) fn new(database: &str, shards: Vec<(String, String)>) -> Self {
-        let post = |(name, url)| Post {
-            name,
-            url,
-            client: AsyncMutex::default(),
-            standing: Mutex::new(Err("it was not asked yet".to_owned())),
-            looked: Mutex::default(),
-        };
+    /// Of what is prepared on these shards.
+    pub(super) fn new(database: &str, posts: Arc<Vec<Post>>) -> Self {
         Self {
             database: database.to_owned(),
-            posts: shards.into_iter().map(post).collect(),
+            posts,
             busy: AtomicBool::new(false),
             due: Mutex::default(),
             warned: Mutex::default(),

@@ -178,8 +178,8 @@ impl ShardedSession {
                 }
                 match client.pulse.order() {
                     None => {}
-                    Some(Over::Query) if client.activity.is_cancelled() => {}
-                    Some(Over::Query) => {
+                    Some(Over::Query | Over::Deadlock) if client.activity.is_cancelled() => {}
+                    Some(Over::Query | Over::Deadlock) => {
                         client.activity.cancelled(true);
                         tokio::spawn(deliver(client.announced()));
                     }
@@ -351,7 +351,9 @@ impl ShardedSession {
     pub(super) fn report(&mut self, trouble: Trouble) -> Result<(), Trouble> {
         match trouble {
             Trouble::Reply(failure) => failure.write(&mut self.to_client),
-            Trouble::Server(frame) if self.was_cancelled(&frame) => Over::Query.failure().write(&mut self.to_client),
+            Trouble::Server(frame) if self.was_cancelled(&frame) => {
+                self.guard.client.pulse.order().unwrap_or(Over::Query).failure().write(&mut self.to_client);
+            }
             Trouble::Server(frame) => {
                 self.suspect_definitions(&frame);
                 self.to_client.extend_from_slice(&frame);

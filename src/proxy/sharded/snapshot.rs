@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
+use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::{CommitMode, Database as Settings, ServerUrl, Shard};
@@ -13,7 +14,9 @@ use crate::error::{Error, Result};
 use crate::exec::commit_atomic::{MAX_SHARD_NAME, is_usable_name};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::functions::{CALLERS, Definitions, FUNCTIONS, Functions, REACHES};
+use crate::proxy::sharded::deadlock::Deadlocks;
 use crate::proxy::sharded::planned::Planned;
+use crate::proxy::sharded::post::Post;
 use crate::proxy::sharded::recovery::Recovery;
 use crate::route::{self, SessionFacts, TemplatePlan, Topology};
 use crate::sql::template::{Scan, TemplateKey};
@@ -87,6 +90,7 @@ pub struct Shared {
     reading: AsyncMutex<()>,
     /// Where commits are atomic.
     recovery: Option<Arc<Recovery>>,
+    deadlocks: Arc<Deadlocks>,
 }
 
 impl Shared {
@@ -104,9 +108,12 @@ impl Shared {
             Some(first) => connection_string(&first.primary, name)?,
             None => return Err(Error::config("a sharded database needs shards").at(format!("databases.{name}"))),
         };
-        let recovery = recovery(name, &settings)?;
+        let posts = Arc::new(posts(name, &settings)?);
+        let is_atomic = settings.commit == CommitMode::Atomic;
+        let instance = if is_atomic { Some(random_hex::<8>()?) } else { None };
         Ok(Self {
-            recovery,
+            recovery: is_atomic.then(|| Arc::new(Recovery::new(name, posts.clone()))),
+            deadlocks: Arc::new(Deadlocks::new(name, posts, instance)),
             settings,
             catalog_url,
             current: ArcSwapOption::empty(),
@@ -124,6 +131,11 @@ impl Shared {
     /// Who finishes what commits over shards leave behind; nobody where they are not atomic.
     pub fn recovery(&self) -> Option<&Arc<Recovery>> {
         self.recovery.as_ref()
+    }
+
+    /// Who ends deadlocks over shards.
+    pub fn deadlocks(&self) -> &Arc<Deadlocks> {
+        &self.deadlocks
     }
 
     /// A shard's name, for messages.
@@ -194,19 +206,30 @@ impl Shared {
     }
 }
 
-/// Recovery, where the database's commits are atomic.
-fn recovery(name: &str, settings: &Settings) -> Result<Option<Arc<Recovery>>> {
-    if settings.commit != CommitMode::Atomic {
-        return Ok(None);
-    }
-    if let Some(shard) = settings.shards.iter().find(|shard| !is_usable_name(&shard.name)) {
+/// The shards as the proxy itself asks them.
+fn posts(name: &str, settings: &Settings) -> Result<Vec<Post>> {
+    let unusable = |shard: &&Shard| settings.commit == CommitMode::Atomic && !is_usable_name(&shard.name);
+    if let Some(shard) = settings.shards.iter().find(unusable) {
         return Err(Error::config(format!("`commit: atomic` cannot use the shard name `{}`", shard.name))
             .at(format!("databases.{name}.shards"))
             .hint(format!("use at most {MAX_SHARD_NAME} letters, digits, `-`, `_` and `.`: it names transactions")));
     }
-    let post = |shard: &Shard| Ok((shard.name.clone(), connection_string(&shard.primary, name)?));
-    let posts = settings.shards.iter().map(post).collect::<Result<Vec<_>>>()?;
-    Ok(Some(Arc::new(Recovery::new(name, posts))))
+    let post = |shard: &Shard| {
+        let url = connection_string(&shard.primary, name)?;
+        Ok(Post::new(&shard.name, &shard.primary, name, url))
+    };
+    settings.shards.iter().map(post).collect()
+}
+
+/// Random bytes, as twice as many digits.
+///
+/// # Errors
+/// The system gives none.
+pub(super) fn random_hex<const BYTES: usize>() -> Result<String> {
+    let mut bytes = [0u8; BYTES];
+    let filled = SystemRandom::new().fill(&mut bytes);
+    filled.map_err(|_| Error::internal("the system gives no random numbers"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A server's URL for the control path.

@@ -1,6 +1,8 @@
 //! `commit: atomic`: transactions over shards happen on all of them or on none, whatever dies.
 
 mod commit;
+mod deadlock;
+mod faults;
 mod init;
 mod recovery;
 

@@ -180,6 +180,16 @@ impl Raw {
         shown(&self.until_ready(count))
     }
 
+    /// A simple query; `None` when the connection ended, or gave no answer in time.
+    pub fn try_query(&mut self, sql: &str) -> Option<String> {
+        self.stream.write_all(&query(sql)).ok()?;
+        let mut frames = Vec::new();
+        while frames.last().is_none_or(|(tag, _)| *tag != b'Z') {
+            frames.push(self.try_read()?);
+        }
+        Some(shown(&frames))
+    }
+
     /// A simple query.
     pub fn query(&mut self, sql: &str) -> String {
         self.talk(&[query(sql)], 1)

@@ -130,6 +130,22 @@ impl Proxy {
         text
     }
 
+    /// Kills it with SIGKILL; [`Proxy::again`] starts it as it was.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it once more after [`Proxy::kill`], at the same port.
+    pub fn again(&mut self) {
+        let path = self.config_path();
+        let log = std::fs::File::options().append(true).open(self.dir.path().join("proxy.log")).unwrap();
+        let mut command = command(&["proxy", "-c", path.to_str().unwrap()]);
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn();
+        self.child = child.unwrap();
+        assert!(listens(SocketAddr::from(([127, 0, 0, 1], self.port)), Duration::from_secs(20)), "{}", self.log());
+    }
+
     /// The process, for tests that signal it.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
