@@ -48,6 +48,8 @@ settings! {
         sharding: Option<Sharding> = absent,
         /// What happens at COMMIT of a transaction that wrote on several shards.
         commit: CommitMode = "refuse",
+        /// With `commit: atomic`: whether COMMIT is answered when it can be seen on every shard, or when it is decided.
+        commit_answer: CommitAnswer = "finished",
     }
     planned {
         "guard": "remove it; `pgweir lint` reports such statements from the log",
@@ -116,6 +118,17 @@ choices! {
         BestEffort = "best-effort",
         /// On all shards or on none, whatever dies. Needs `pgweir init` and `max_prepared_transactions` on the shards.
         Atomic = "atomic",
+    }
+}
+
+choices! {
+    /// When COMMIT of a transaction over several shards is answered, where it is atomic.
+    pub enum CommitAnswer {
+        /// When every shard has committed.
+        Finished = "finished",
+        /// When it is decided and cannot be lost: the rest follows at once, and the same client's next statement waits for it. Other
+        /// clients may see one shard's part a little earlier than another's.
+        Decided = "decided",
     }
 }
 

@@ -26,7 +26,7 @@ mod values;
 use std::path::Path;
 
 pub use access::{AddressRange, AuthQuery, HbaMethod, HbaRule, HbaType};
-pub use database::{CommitMode, Database, Pool, PoolMode, Shard};
+pub use database::{CommitAnswer, CommitMode, Database, Pool, PoolMode, Shard};
 pub use define::{Group, Setting, SettingDefault};
 pub use docs::{groups, markdown};
 pub use listen::{Listen, SocketMode};

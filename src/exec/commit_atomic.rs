@@ -135,6 +135,11 @@ impl AtomicCommit {
         Self { gid, decider, others, phase: Phase::Prepare, left: false }
     }
 
+    /// Whether it is committed, so that what is sent from now on only finishes it.
+    pub fn is_decided(&self) -> bool {
+        matches!(self.phase, Phase::Finish)
+    }
+
     /// Whether a part of what is committed is still prepared, for recovery to finish.
     pub fn has_left_some(&self) -> bool {
         self.left

@@ -1,5 +1,6 @@
 //! COMMIT on all shards or on none, over a session's links (`exec::commit_atomic` decides what is sent).
 
+use crate::config::CommitAnswer;
 use crate::exec::commit::{Answer, Outcome};
 use crate::exec::commit_atomic::{Act, AtomicCommit, Gid, UNKNOWN};
 use crate::pool::reset::Hygiene;
@@ -80,6 +81,10 @@ impl ShardedSession {
         loop {
             act = match act {
                 Act::Done(outcome) => return outcome,
+                Act::Send(orders) if commit.is_decided() && self.answers_early() => {
+                    self.finish_later(orders, gid);
+                    return Outcome::Committed;
+                }
                 Act::Send(orders) => commit.heard(self.answers(orders).await),
                 Act::Resolve => {
                     let shared = self.shared.clone();
@@ -154,10 +159,51 @@ impl ShardedSession {
         }
     }
 
+    /// Whether COMMIT is answered when it is decided.
+    fn answers_early(&self) -> bool {
+        self.database.config.commit_answer == CommitAnswer::Decided && !self.has_own_role()
+    }
+
+    /// Lets the others commit while the client goes on. Its next statement on one of them waits for that.
+    fn finish_later(&mut self, orders: Vec<(usize, String)>, gid: &Gid) {
+        for (shard, sql) in orders {
+            let link = self.links.get_mut(shard).and_then(Option::take);
+            let part = vec![(shard, self.shared.shard_name(shard).to_owned())];
+            let (shared, gid) = (self.shared.clone(), gid.clone());
+            let finish = async move {
+                if let Some(mut link) = link {
+                    link.query(sql.as_bytes());
+                    if link.is_answered(b"COMMIT PREPARED").await {
+                        return link.release();
+                    }
+                    link.discard();
+                }
+                if let Some(recovery) = shared.recovery() {
+                    recovery.finish(&gid, &part).await;
+                }
+            };
+            self.finishing.push((shard, tokio::spawn(finish)));
+        }
+    }
+
+    /// Waits until what this client has committed on these shards can be seen there.
+    pub(super) async fn wait_for_commits(&mut self, shards: &[usize]) {
+        let (mine, rest) =
+            std::mem::take(&mut self.finishing).into_iter().partition(|(shard, _)| shards.contains(shard));
+        self.finishing = rest;
+        for (_, finish) in mine {
+            // One that broke off is finished by recovery.
+            let _ = finish.await;
+        }
+    }
+
+    fn has_own_role(&self) -> bool {
+        self.want.iter().any(|(name, _)| name == "role" || name == "session_authorization")
+    }
+
     /// Sends these at the same time and waits for all answers.
     async fn answers(&mut self, mut orders: Vec<(usize, String)>) -> Vec<(usize, Answer)> {
-        let is_own_role = self.want.iter().any(|(name, _)| name == "role" || name == "session_authorization");
-        if is_own_role {
+        if self.has_own_role() {
             // Whoever has prepared it is the login role, and only that may end it.
             for (shard, sql) in &mut orders {
                 if sql.contains(" PREPARED ")

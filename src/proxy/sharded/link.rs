@@ -174,6 +174,19 @@ impl Link {
         .await
     }
 
+    /// Hears the answer to one statement; whether it succeeded with this tag.
+    pub async fn is_answered(&mut self, tag: &[u8]) -> bool {
+        let mut is_done = false;
+        loop {
+            let Ok(frame) = self.frame().await else { return false };
+            match frame.tag {
+                b'Z' => return is_done,
+                b'C' => is_done = frame.body().strip_suffix(b"\0") == Some(tag),
+                _ => {}
+            }
+        }
+    }
+
     /// The one copy of these settings.
     pub fn interned(&self, settings: Settings) -> Arc<Settings> {
         self.pool.interned.settings.intern(settings)

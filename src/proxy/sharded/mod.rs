@@ -21,6 +21,7 @@
 //! What cannot be kept over several servers is refused, never approximated: session state that pins
 //! (LISTEN, temporary tables, PREPARE, advisory locks), `search_path`, COPY into a sharded table.
 
+mod apart;
 mod atomic;
 mod batch;
 mod collect;

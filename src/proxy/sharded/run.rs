@@ -96,6 +96,9 @@ impl ShardedSession {
     }
 
     async fn open(&mut self, shards: &[usize], openings: &[(usize, String)]) -> Result<(), Trouble> {
+        if !self.finishing.is_empty() {
+            self.wait_for_commits(shards).await;
+        }
         for &shard in shards {
             if self.links.get(shard).is_some_and(Option::is_none) {
                 let link = self.check_out(shard).await?;

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
+use tokio::task::JoinHandle;
+
 use crate::exec::transaction::{Policy, Status, Transaction};
 use crate::net::dialogue::Dialogue;
 use crate::net::prove::Secret;
@@ -109,6 +111,8 @@ pub struct ShardedSession {
     /// The block has changed definitions.
     pub(super) changed_definitions: bool,
     pub(super) links: Vec<Option<Link>>,
+    /// Commits that were answered before they were finished, by shard.
+    pub(super) finishing: Vec<(usize, JoinHandle<()>)>,
     pub(super) names: Names,
     pub(super) scanner: Scanner,
     /// Messages of the extended protocol that were not run yet.
@@ -151,6 +155,7 @@ impl ShardedSession {
             implicit: false,
             changed_definitions: false,
             links,
+            finishing: Vec::new(),
             names: Names::default(),
             scanner: Scanner::new(LexOptions::default()),
             batch: Vec::new(),

@@ -4,11 +4,9 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use crate::exec::control::Control;
-use crate::exec::gather::Gather;
 use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::collect::Asked;
-use crate::proxy::sharded::link::Frame;
 use crate::proxy::sharded::names::Target;
 use crate::proxy::sharded::planned::{Planned, Values};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
@@ -163,7 +161,7 @@ impl ShardedSession {
     /// Sends a statement to every shard, inside a block, and gives the client one answer.
     async fn on_all(&mut self, sql: &str, planned: &Planned) -> Result<(), Trouble> {
         if self.transaction.status() == Status::Idle {
-            if stands_alone(sql) {
+            if parse::stands_alone(sql) {
                 return self.one_by_one(sql, planned).await;
             }
             self.begin_implicit();
@@ -181,35 +179,6 @@ impl ShardedSession {
             })
             .await?;
         self.to_client.extend_from_slice(&frames);
-        Ok(())
-    }
-
-    /// Runs what PostgreSQL takes outside a transaction block only, on one shard after the other. An error stops
-    /// it, and the client is told where the statement took effect before.
-    async fn one_by_one(&mut self, sql: &str, planned: &Planned) -> Result<(), Trouble> {
-        let mut done: Vec<String> = Vec::new();
-        let mut first_answer = Vec::new();
-        for shard in self.every_shard() {
-            self.attach(&[shard], planned.writes).await?;
-            self.link(shard)?.query(sql.as_bytes());
-            let take = |gather: &mut Gather, shard, frame: Frame<'_>| {
-                gather.take(shard, frame.bytes);
-                frame.tag == b'Z'
-            };
-            match self.gather(&[shard], take).await {
-                Ok(frames) if done.is_empty() => first_answer = frames,
-                Ok(_) => {}
-                Err(trouble) => {
-                    if !done.is_empty() {
-                        let text = format!("pgweir: it was done on {} before another shard failed", done.join(", "));
-                        message::warning(&mut self.to_client, "01000", &text);
-                    }
-                    return Err(trouble);
-                }
-            }
-            done.push(format!("shard {}", self.shared.shard_name(shard)));
-        }
-        self.to_client.extend_from_slice(&first_answer);
         Ok(())
     }
 
@@ -272,11 +241,6 @@ impl ShardedSession {
             other => other,
         }
     }
-}
-
-/// Whether PostgreSQL refuses a definition inside a transaction block (CREATE INDEX CONCURRENTLY and its kin).
-fn stands_alone(sql: &str) -> bool {
-    sql.split_whitespace().take(5).any(|word| word.eq_ignore_ascii_case("concurrently"))
 }
 
 /// Whether a statement is transaction control. SET TRANSACTION is a setting of the block instead.

@@ -5,10 +5,11 @@ use crate::route::context::{Context, Use, table_name};
 use crate::route::definition;
 use crate::route::key::KeyType;
 use crate::route::plan::{Route, TemplatePlan};
-use crate::route::topology::Sharded;
+use crate::route::topology::{Sharded, TableUse};
 use crate::sql::ddl::catalog_from_ddl;
 use crate::sql::facts::{Access, ScopeKind, StatementKind};
 use crate::sql::lexer::{LexOptions, Lexer, TokenKind};
+use crate::sql::parse::tables_mentioned;
 
 const REFUSED: &str = "ddl-refused";
 
@@ -188,6 +189,24 @@ pub(super) fn maintenance(context: &Context<'_>) -> Option<TemplatePlan> {
         return Some(refused);
     }
     local(context, "maintenance").or_else(|| Some(context.fixed("maintenance", Route::All)))
+}
+
+/// VACUUM and ANALYZE with options that the parser does not know: to every shard, where each word that could be a table
+/// is one that lies on all of them, or no table at all.
+pub(super) fn unread_maintenance(context: &Context<'_>) -> Option<TemplatePlan> {
+    let is_maintenance = matches!(context.facts.command.split(' ').next(), Some("ANALYZE" | "VACUUM"));
+    if !is_maintenance || context.reading.is_parsed {
+        return None;
+    }
+    let topology = context.topology;
+    let is_everywhere = |name: &str| {
+        let mut tables = topology.catalog.tables().filter(|(_, table)| table.name.name == name);
+        tables.all(|(_, table)| {
+            matches!(topology.tables.get(&table.name), Some(TableUse::Sharded(_) | TableUse::Reference))
+        })
+    };
+    let names = tables_mentioned(context.around.sql)?;
+    names.iter().all(|mentioned| is_everywhere(&mentioned.name)).then(|| context.fixed("maintenance", Route::All))
 }
 
 /// A statement that names local tables only goes to their one shard; beside others they are refused.

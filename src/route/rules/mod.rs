@@ -26,6 +26,7 @@ type Rule = fn(&Context<'_>) -> Option<TemplatePlan>;
 const RULES: &[Rule] = &[
     admission::control,
     cursor::of_cursor,
+    ddl::unread_maintenance,
     admission::not_understood,
     admission::search_path,
     ddl::on_system_tables,

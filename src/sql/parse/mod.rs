@@ -21,7 +21,7 @@ use sqlparser::ast;
 use sqlparser::parser::{Parser, ParserError, ParserOptions};
 use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
-pub use unparsed::{Mentioned, classify, tables_mentioned};
+pub use unparsed::{Mentioned, classify, concurrent_index, stands_alone, tables_mentioned};
 
 pub(crate) use tokens::{TokenClass, Tokens};
 

@@ -3,8 +3,10 @@
 //! A router asks which tables a statement could touch. The answer here is a superset: every name that stands in the
 //! text, whatever it is, so that "none of the sharded tables is among them" is a proof.
 
+use super::Parsed;
 use crate::sql::dialect::PgDialect;
 use crate::sql::facts::StatementKind;
+use sqlparser::ast::Statement;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 /// A name that stands in a statement, perhaps qualified, folded as PostgreSQL folds it.
@@ -52,6 +54,25 @@ fn finish(parts: &mut Vec<String>, names: &mut Vec<Mentioned>) {
         names.push(Mentioned { qualifier, name });
     }
     parts.clear();
+}
+
+/// Whether PostgreSQL refuses a statement inside a transaction block: VACUUM, and CREATE INDEX CONCURRENTLY and its kin.
+pub fn stands_alone(sql: &str) -> bool {
+    let Ok(tokens) = Tokenizer::new(&PgDialect, sql).tokenize() else { return false };
+    let mut words = tokens.iter().filter_map(|token| match token {
+        Token::Word(word) if word.quote_style.is_none() => Some(word.value.as_str()),
+        _ => None,
+    });
+    words.next().is_some_and(|first| first.eq_ignore_ascii_case("vacuum"))
+        || words.take(4).any(|word| word.eq_ignore_ascii_case("concurrently"))
+}
+
+/// The name of the index that a CREATE INDEX CONCURRENTLY makes, with its table's schema where that is written.
+pub fn concurrent_index(statement: &Parsed) -> Option<String> {
+    let Statement::CreateIndex(index) = &statement.ast else { return None };
+    let name = index.name.as_ref().filter(|_| index.concurrently)?;
+    let schema = index.table_name.0.split_last()?.1;
+    Some(schema.iter().map(|part| format!("{part}.")).collect::<String>() + &name.to_string())
 }
 
 /// What a statement does by its first words, and the command in capitals for messages.

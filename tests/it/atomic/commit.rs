@@ -42,6 +42,26 @@ fn both_shards_commit_and_nothing_stays() {
     assert_eq!(writes(1), ["PREPARE TRANSACTION", "COMMIT PREPARED"]);
 }
 
+/// Answered when it is decided: the client itself sees all of it all the same.
+#[test]
+fn an_early_answer_hides_nothing_from_its_client() {
+    let bank = Bank::new(2);
+    let text = super::config(&bank.shards, "atomic") + "    commit_answer: decided\n";
+    let proxy = crate::support::Proxy::start(&text);
+    let mut client = Raw::login(proxy.port(), "app", "secret", "bank", &[]);
+    let at = bank.spread(&mut client);
+    for round in 1..=200 {
+        transfer(&mut client, at[0], at[1]);
+        assert_eq!(client.query("commit"), "C:COMMIT Z:I");
+        let there = client.value(&format!("select amount from accounts where id = {}", at[1]));
+        assert_eq!(there, (100 + 7 * round).to_string());
+    }
+    assert_eq!(total(&mut client), "4000");
+    wait_until("nothing is left", || bank.on_each("select gid from pg_prepared_xacts").concat().is_empty());
+    let others = bank.log(1, "amount + ").into_iter().filter(|sql| sql.starts_with("COMMIT PREPARED")).count();
+    assert_eq!(others, 200);
+}
+
 #[test]
 fn one_shard_costs_nothing_more() {
     let bank = Bank::new(2);

@@ -233,12 +233,12 @@ fn transfer(client: &mut Raw, id: u64, from: i64, to: i64, dice: &mut Dice) -> O
     })
 }
 
-fn signal(pid: u32, signal: i32) {
+pub(super) fn signal(pid: u32, signal: i32) {
     // SAFETY: kill() touches no memory; the process is a child of this test, or of its server.
     unsafe { libc::kill(i32::try_from(pid).unwrap(), signal) };
 }
 
-fn children(of: u32) -> Vec<u32> {
+pub(super) fn children(of: u32) -> Vec<u32> {
     let parent = |pid: u32| -> Option<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
@@ -248,7 +248,7 @@ fn children(of: u32) -> Vec<u32> {
 }
 
 fn time() -> Duration {
-    let seconds = std::env::var("PGWEIR_FAULT_SECONDS").map_or(45, |seconds| seconds.parse().unwrap());
+    let seconds = std::env::var("PGWEIR_FAULT_SECONDS").map_or(50, |seconds| seconds.parse().unwrap());
     Duration::from_secs(seconds)
 }
 

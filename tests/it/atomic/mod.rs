@@ -1,10 +1,13 @@
 //! `commit: atomic`: transactions over shards happen on all of them or on none, whatever dies.
 
+mod apart;
 mod commit;
 mod deadlock;
 mod faults;
 mod init;
+mod lost;
 mod recovery;
+mod relay;
 
 use pgweir::db::local::{Cluster, Options};
 
