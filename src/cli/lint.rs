@@ -38,7 +38,7 @@ Exit codes: 0 fine; 1 findings at or above --fail-on; 2 wrong usage; 3 a file or
 #[derive(Debug, ClapArgs)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// Logs of any format (.gz and .zst too) or .sql files; - is standard input
+    /// Logs of any format (.gz, .zst, .bz2, .xz too), .sql files, pg_stat_statements as CSV, or folders of them; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
 
@@ -146,7 +146,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         (None, Some(path)) => schema(path, &mut notes)?,
         (None, None) => Catalog::default(),
     };
-    let (workload, files) = read(&args)?;
+    let (workload, files) = read(&args, &mut notes)?;
     let planner = session.as_mut().map_or_else(Planner::default, |session| Planner::new(session));
     let setting = Setting { catalog, sharding, planner };
     let bar = progress_bar("{msg:24} {bar:40} {pos}/{len} templates {eta}", workload.templates().len() as u64);
@@ -155,7 +155,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     bar.finish_and_clear();
     check_understood(&findings, &args)?;
     if args.redact {
-        // What was not understood of a schema is quoted there.
+        // What was not understood of a schema or a folder is quoted there.
         notes.clear();
     }
     leave_out(&args, &accepted, &mut findings, &mut notes)?;
@@ -280,7 +280,7 @@ fn schema(path: &Path, notes: &mut Vec<String>) -> Result<Catalog> {
     Ok(catalog)
 }
 
-fn read(args: &Args) -> Result<(Workload, Vec<Report>)> {
+fn read(args: &Args, notes: &mut Vec<String>) -> Result<(Workload, Vec<Report>)> {
     let format = match args.log_format {
         FormatOfLog::Auto => LogFormat::Auto,
         FormatOfLog::Stderr => LogFormat::Stderr,
@@ -289,15 +289,31 @@ fn read(args: &Args) -> Result<(Workload, Vec<Report>)> {
         FormatOfLog::Sql => LogFormat::Sql,
     };
     let options = logs::Options { format, log_line_prefix: args.log_line_prefix.clone() };
-    let sizes = args.files.iter().filter_map(|file| std::fs::metadata(file).ok());
+    let inputs = logs::inputs(&args.files)?;
+    let sizes = inputs.iter().filter_map(|input| std::fs::metadata(&input.name).ok());
     let bar = progress_bar("{msg:24} {bar:40} {bytes}/{total_bytes} {eta}", sizes.map(|file| file.len()).sum());
     bar.set_message("reading");
     let mut workload = Workload::new();
     let mut reports = Vec::new();
-    for file in &args.files {
-        reports.push(logs::read_file(file, &options, &mut workload, &|read| bar.inc(read))?);
+    let mut strange = None;
+    for input in &inputs {
+        match logs::read_file(&input.name, &options, &mut workload, &|read| bar.inc(read)) {
+            Ok(report) => reports.push(report),
+            Err(error) if input.found && error.exit_code() == 3 => {
+                notes.push(format!(
+                    "{} was passed over: {}",
+                    input.name,
+                    error.what.lines().next().unwrap_or_default()
+                ));
+                strange.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
     bar.finish_and_clear();
+    if let (Some(error), true) = (strange, reports.iter().all(|report| report.bytes == 0)) {
+        return Err(error);
+    }
     if reports.iter().all(|report| report.bytes == 0) {
         return Err(Error::input("there is nothing to examine: the input is empty").at(args.files.join(", ")));
     }
@@ -350,7 +366,9 @@ fn remarks(findings: &Findings, files: &[Report], redact: bool) -> Vec<String> {
         if file.truncated > 0 {
             notes.push(format!("{}: {} messages were longer than 8 MiB and were cut", file.file, file.truncated));
         }
-        if file.statements == 0 && file.bytes > 0 {
+        if file.foreign {
+            notes.push(format!("{}: {}", file.file, file.format));
+        } else if file.statements == 0 && file.bytes > 0 {
             let hint = "set log_min_duration_statement = 0, or sample with log_min_duration_sample";
             notes.push(format!("{}: it is a log ({}), but holds no statements: {hint}", file.file, file.format));
         }

@@ -1,12 +1,16 @@
 //! Which format a file has, and which `log_line_prefix`: found by trying.
 
+use super::counts::Counts;
 use super::csvlog::CsvLog;
 use super::feed::Reader;
 use super::jsonlog::JsonLog;
+use super::pgbouncer;
 use super::prefix::Prefix;
 use super::severity;
 use super::sqlfile::SqlFile;
 use super::stderr::{Stderr, trim_line};
+use super::unwrap::Carrier;
+use super::wrapped::{self, Wrapped};
 use super::{LogFormat, Options};
 use crate::error::Result;
 
@@ -44,10 +48,25 @@ pub(super) fn reader(sample: &[u8], file: &str, options: &Options) -> Result<Opt
         Some(prefix) => Some(Prefix::compile(prefix)?),
         None => None,
     };
+    if matches!(options.format, LogFormat::Auto | LogFormat::Stderr) {
+        let counts =
+            if options.format == LogFormat::Auto && given.is_none() { Counts::recognise(sample) } else { None };
+        if let Some(counts) = counts {
+            return Ok(Some((Reader::Counts(Box::new(counts)), "pg_stat_statements as CSV".to_owned())));
+        }
+        if let Some((carrier, texts)) = carried(sample, file) {
+            let (inner, words) = plain(&texts, given);
+            let words = format!("{}: {words}", carrier.words());
+            return Ok(Some((Reader::Wrapped(Box::new(Wrapped::new(carrier, inner))), words)));
+        }
+    }
     let format = match options.format {
         LogFormat::Auto if given.is_some() => LogFormat::Stderr,
         LogFormat::Auto => match guess_format(sample, file) {
             Some(format) => format,
+            None if is_pgbouncer(sample) => {
+                return Ok(Some((Reader::Bouncer, "PgBouncer's log, which holds no statements".to_owned())));
+            }
             None => return Ok(None),
         },
         format => format,
@@ -56,21 +75,40 @@ pub(super) fn reader(sample: &[u8], file: &str, options: &Options) -> Result<Opt
         LogFormat::Csvlog => (Reader::Csv(Box::new(CsvLog::new())), "csvlog".to_owned()),
         LogFormat::Jsonlog => (Reader::Json(JsonLog::default()), "jsonlog".to_owned()),
         LogFormat::Sql => (Reader::Sql(SqlFile::default()), "sql".to_owned()),
-        LogFormat::Stderr | LogFormat::Auto => match given {
-            Some(prefix) => {
-                let words = format!("stderr, log_line_prefix = '{}'", prefix.source);
-                (Reader::Stderr(Box::new(Stderr::new(Some(prefix), false))), words)
-            }
-            None => {
-                let prefix = best_prefix(sample);
-                let words = match &prefix {
-                    Some(prefix) => format!("stderr, log_line_prefix = '{}' (detected)", prefix.source),
-                    None => "stderr, log_line_prefix not recognised: severities found by their words".to_owned(),
-                };
-                (Reader::Stderr(Box::new(Stderr::new(prefix, true))), words)
-            }
-        },
+        LogFormat::Stderr | LogFormat::Auto => {
+            let (reader, words) = plain(sample, given);
+            (Reader::Stderr(Box::new(reader)), words)
+        }
     }))
+}
+
+/// A reader of plain text, with the prefix given or the one that fits best.
+fn plain(sample: &[u8], given: Option<Prefix>) -> (Stderr, String) {
+    if let Some(prefix) = given {
+        let words = format!("stderr, log_line_prefix = '{}'", prefix.source);
+        return (Stderr::new(Some(prefix), false), words);
+    }
+    let prefix = best_prefix(sample);
+    let words = match &prefix {
+        Some(prefix) => format!("stderr, log_line_prefix = '{}' (detected)", prefix.source),
+        None => "stderr, log_line_prefix not recognised: severities found by their words".to_owned(),
+    };
+    (Stderr::new(prefix, true), words)
+}
+
+/// What carried the lines of a sample, unless they are of a format that is read as it is.
+fn carried(sample: &[u8], file: &str) -> Option<(Carrier, Vec<u8>)> {
+    let native = match guess_format(sample, file) {
+        Some(LogFormat::Sql) => !sample.starts_with(b"__"),
+        format => matches!(format, Some(LogFormat::Csvlog | LogFormat::Jsonlog)),
+    };
+    if native { None } else { wrapped::recognise(sample) }
+}
+
+fn is_pgbouncer(sample: &[u8]) -> bool {
+    let (known, all) =
+        lines(sample).fold((0, 0), |(known, all), line| (known + usize::from(pgbouncer::wrote(line)), all + 1));
+    known * 2 > all
 }
 
 fn lines(sample: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -79,7 +117,7 @@ fn lines(sample: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn guess_format(sample: &[u8], file: &str) -> Option<LogFormat> {
     let mut name = file.to_ascii_lowercase();
-    for packed in [".gz", ".zst"] {
+    for packed in [".gz", ".zst", ".bz2", ".xz"] {
         name.truncate(name.strip_suffix(packed).map_or(name.len(), str::len));
     }
     if name.ends_with(".sql") {

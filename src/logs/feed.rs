@@ -5,10 +5,13 @@
 
 use std::io::Read;
 
+use super::counts::Counts;
 use super::csvlog::CsvLog;
 use super::jsonlog::JsonLog;
+use super::pgbouncer;
 use super::sqlfile::SqlFile;
 use super::stderr::Stderr;
+use super::wrapped::Wrapped;
 use crate::error::{Error, Result};
 use crate::workload::Sink;
 
@@ -51,6 +54,8 @@ pub struct Report {
     pub statements: u64,
     /// Messages cut because they were too long.
     pub truncated: u64,
+    /// A log of another program, which cannot hold statements.
+    pub foreign: bool,
 }
 
 /// Samples of lines not understood that are kept.
@@ -75,6 +80,10 @@ pub(super) enum Reader {
     Csv(Box<CsvLog>),
     Json(JsonLog),
     Sql(SqlFile),
+    Wrapped(Box<Wrapped>),
+    Counts(Box<Counts>),
+    /// PgBouncer's log, which holds no statements.
+    Bouncer,
 }
 
 impl Reader {
@@ -85,6 +94,9 @@ impl Reader {
             Self::Csv(reader) => reader.feed(data, end, context),
             Self::Json(reader) => reader.feed(data, end, context),
             Self::Sql(reader) => reader.feed(data, end, context),
+            Self::Wrapped(reader) => reader.feed(data, end, context),
+            Self::Counts(reader) => reader.feed(data, end, context),
+            Self::Bouncer => pgbouncer::feed(data, end, context),
         }
     }
 }

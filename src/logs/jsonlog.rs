@@ -106,15 +106,17 @@ fn read_object(line: &[u8]) -> Option<Values<'_>> {
         let value;
         (value, rest) = if rest.first() == Some(&b'"') { string(rest)? } else { plain(rest)? };
         match key {
-            b"timestamp" => values.timestamp = Some(value),
-            b"user" => values.user = Some(value),
-            b"dbname" => values.database = Some(value),
-            b"pid" => values.pid = Some(value),
+            // CloudNativePG wraps csvlog's columns under their own names.
+            b"record" if value.starts_with(b"{") => return read_object(value),
+            b"timestamp" | b"log_time" => values.timestamp = Some(value),
+            b"user" | b"user_name" => values.user = Some(value),
+            b"dbname" | b"database_name" => values.database = Some(value),
+            b"pid" | b"process_id" => values.pid = Some(value),
             b"session_id" => values.session = Some(value),
             b"error_severity" => values.severity = Some(value),
             b"message" => values.message = Some(value),
             b"detail" => values.detail = Some(value),
-            b"statement" => values.statement = Some(value),
+            b"statement" | b"query" => values.statement = Some(value),
             b"application_name" => values.application = Some(value),
             _ => {}
         }
@@ -128,7 +130,7 @@ fn read_object(line: &[u8]) -> Option<Values<'_>> {
 }
 
 /// A string: what stands between its quotes, and what follows it.
-fn string(text: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inside = text.strip_prefix(b"\"")?;
     let mut from = 0;
     loop {
@@ -141,7 +143,7 @@ fn string(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A number, a word, or a nested value (skipped as a whole).
-fn plain(text: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn plain(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut depth = 0usize;
     let mut at = 0;
     while let Some(byte) = text.get(at) {
@@ -162,7 +164,7 @@ fn plain(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Undoes JSON's escapes.
-fn unescape<'a>(text: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
+pub(super) fn unescape<'a>(text: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
     let Some(mut backslash) = memchr::memchr(b'\\', text) else { return text };
     scratch.clear();
     let mut rest = text;

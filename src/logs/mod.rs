@@ -1,7 +1,7 @@
 //! PostgreSQL logs of every format as one stream of statements, in constant memory.
 //!
 //! ```text
-//! file or stdin -> (gz, zst) -> one buffer -> format (found by trying) -> messages -> statements -> workload::Sink
+//! files, oldest first -> (gz, zst, bz2, xz) -> one buffer -> format (found by trying) -> (carrier) -> messages -> statements -> workload::Sink
 //! ```
 //!
 //! Each format's reader is fed bytes and keeps nothing between messages but what a session's next line
@@ -10,21 +10,27 @@
 //! joins the statement of its session. A file in which nothing is understood is an error that shows
 //! what was seen and what was tried.
 
+mod counts;
 mod csvlog;
 mod detect;
 mod feed;
 mod jsonlog;
 mod open;
+mod order;
+mod pgbouncer;
 mod prefix;
 mod record;
 mod severity;
 mod sqlfile;
 mod stderr;
 mod time;
+mod unwrap;
+mod wrapped;
 
 use std::io::Read;
 
 pub use feed::Report;
+pub use order::{Input, inputs};
 
 use crate::error::{Error, Result};
 use crate::workload::Sink;
@@ -77,9 +83,13 @@ pub fn read(input: &mut dyn Read, file: &str, options: &Options, sink: &mut dyn 
     let Some((mut reader, words)) = detect::reader(sample, file, options)? else {
         let head = sample.get(..sample.len().min(4096)).unwrap_or_default();
         head.split(|byte| *byte == b'\n').zip(1..).for_each(|(line, number)| report.not_understood(number, line));
-        return Err(nothing_understood(&report, "stderr with 21 common prefixes and any other, csvlog, jsonlog, sql"));
+        return Err(nothing_understood(
+            &report,
+            "stderr with 21 common prefixes and any other, csvlog, jsonlog, syslog, journald export, lines in JSON, pg_stat_statements as CSV, sql",
+        ));
     };
     report.format = words;
+    report.foreign = matches!(reader, feed::Reader::Bouncer);
     let mut context = Context { file, line: 1, report: &mut report, sink };
     pump.run(&mut reader, &mut context)?;
     if report.understood == 0 {
@@ -98,5 +108,7 @@ fn nothing_understood(report: &Report, tried: &str) -> Error {
         .hint("say what it is: --log-format stderr|csvlog|jsonlog|sql, or --log-line-prefix with what SHOW log_line_prefix prints")
 }
 
+#[cfg(test)]
+mod carried;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ impl<R: Read> Read for Counting<'_, R> {
     }
 }
 
-/// Opens `file` (`-` is standard input), decompressing gzip and zstd.
+/// Opens `file` (`-` is standard input), decompressing gzip, zstd, bzip2 and xz.
 pub(super) fn open<'a>(file: &str, progress: &'a dyn Fn(u64)) -> Result<Box<dyn Read + 'a>> {
     if file == "-" {
         return decompress(Counting { inner: std::io::stdin().lock(), progress }, file);
@@ -35,7 +35,7 @@ pub(super) fn open<'a>(file: &str, progress: &'a dyn Fn(u64)) -> Result<Box<dyn 
 }
 
 fn decompress<'a, R: Read + 'a>(mut input: R, file: &str) -> Result<Box<dyn Read + 'a>> {
-    let mut magic = [0; 4];
+    let mut magic = [0; 6];
     let mut length = 0;
     while length < magic.len() {
         match input.read(magic.get_mut(length..).unwrap_or_default()) {
@@ -46,18 +46,21 @@ fn decompress<'a, R: Read + 'a>(mut input: R, file: &str) -> Result<Box<dyn Read
         }
     }
     let head = magic.get(..length).unwrap_or_default().to_vec();
-    let is_gzip = head.starts_with(&[0x1f, 0x8b]);
-    let is_zstd = head == [0x28, 0xb5, 0x2f, 0xfd];
-    let known = [(&b"BZh"[..], "bzip2", "bzcat"), (b"\xfd7zX", "xz", "xzcat"), (b"PK\x03\x04", "zip", "unzip -p")];
-    if let Some((_, name, tool)) = known.iter().find(|(magic, ..)| head.starts_with(magic)) {
-        let error = Error::input(format!("{file} is compressed with {name}, which is not read directly"));
-        return Err(error.at(file).hint(format!("{tool} {file} | pgweir lint -")));
+    if head.starts_with(b"PK\x03\x04") {
+        let error = Error::input(format!("{file} is compressed with zip, which may hold many files"));
+        return Err(error.at(file).hint(format!("unzip -p {file} | pgweir lint -")));
     }
+    let (is_gzip, is_bzip2) = (head.starts_with(&[0x1f, 0x8b]), head.starts_with(b"BZh"));
+    let (is_zstd, is_xz) = (head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]), head == b"\xfd7zXZ\0");
     let whole = Cursor::new(head).chain(input);
     Ok(if is_gzip {
         Box::new(flate2::read::MultiGzDecoder::new(whole))
     } else if is_zstd {
         Box::new(zstd::stream::read::Decoder::new(whole).map_err(|error| unreadable(file, &error))?)
+    } else if is_bzip2 {
+        Box::new(bzip2::read::MultiBzDecoder::new(whole))
+    } else if is_xz {
+        Box::new(lzma_rust2::XzReader::new(whole, true))
     } else {
         Box::new(whole)
     })

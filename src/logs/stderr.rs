@@ -1,10 +1,11 @@
 //! PostgreSQL's plain-text log: a prefix, a severity, a message; further lines of a message begin with a tab.
 
 use super::feed::{Context, End};
+use super::pgbouncer;
 use super::prefix::{Header, Prefix, guess};
 use super::record::{Emitter, Record};
 use super::severity::Severity;
-use super::time::Clock;
+use super::time::{Clock, Millis};
 
 /// Reads plain-text logs.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Stderr {
     emitter: Emitter,
     /// The rest of a message that was too long is being dropped.
     skipping: Skip,
+    /// Session and time of lines whose prefix does not tell them.
+    around: (u64, Option<Millis>),
 }
 
 #[derive(Debug, PartialEq, Clone, Copy)]
@@ -47,7 +50,19 @@ struct Group<'a> {
 impl Stderr {
     /// A reader of lines with this prefix, and of others too when `guessing`.
     pub(super) fn new(prefix: Option<Prefix>, guessing: bool) -> Self {
-        Self { prefix, guessing, clock: Clock::default(), emitter: Emitter::default(), skipping: Skip::No }
+        Self {
+            prefix,
+            guessing,
+            clock: Clock::default(),
+            emitter: Emitter::default(),
+            skipping: Skip::No,
+            around: (0, None),
+        }
+    }
+
+    /// What stands around the lines that come, and holds where their own prefix is silent.
+    pub(super) fn within(&mut self, session: u64, at: Option<Millis>) {
+        self.around = (session, at);
     }
 
     /// Reads the header of a line.
@@ -58,6 +73,10 @@ impl Stderr {
         let known = self.prefix.as_mut().and_then(|prefix| prefix.read(text));
         let mut header = known.or_else(|| if self.guessing { guess(&mut self.clock, text) } else { None })?;
         header.message += nuls;
+        if header.session == 0 {
+            header.session = self.around.0;
+        }
+        header.at = header.at.or(self.around.1);
         Some(header)
     }
 
@@ -137,7 +156,12 @@ impl Stderr {
             Some(group) if line.first().is_none_or(u8::is_ascii_whitespace) => group.extend(range),
             _ => {
                 self.flush(data, group.take(), context);
-                context.report.not_understood(number, line);
+                if pgbouncer::wrote(line) {
+                    context.report.lines += 1;
+                    context.report.understood += 1;
+                } else {
+                    context.report.not_understood(number, line);
+                }
             }
         }
     }

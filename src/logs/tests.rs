@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::workload::{Observation, Outcome};
+use crate::workload::{Counts, Observation, Outcome};
 
 /// Writes down what it is told.
 #[derive(Default)]
@@ -34,6 +34,11 @@ impl Sink for Notes {
     fn duration(&mut self, session: u64, milliseconds: f64) {
         self.0.push(format!("{session} took {milliseconds}"));
     }
+
+    fn counted(&mut self, seen: &Observation<'_>, counts: Counts) {
+        let sql = String::from_utf8_lossy(seen.sql);
+        self.0.push(format!("{}: {} in {} ms {sql}", seen.line, counts.calls, counts.total_ms));
+    }
 }
 
 /// Hands out a few bytes at a time.
@@ -48,18 +53,18 @@ impl Read for Drip<'_> {
     }
 }
 
-fn notes(log: &[u8], options: &Options) -> (Vec<String>, Result<Report>) {
+pub(super) fn notes(log: &[u8], options: &Options) -> (Vec<String>, Result<Report>) {
     let mut sink = Notes::default();
     let report = read(&mut Drip(log, usize::MAX), "x.log", options, &mut sink);
     (sink.0, report)
 }
 
-fn read_auto(log: &str) -> (Vec<String>, Report) {
+pub(super) fn read_auto(log: &str) -> (Vec<String>, Report) {
     let (notes, report) = notes(log.as_bytes(), &Options::default());
     (notes, report.expect("a log"))
 }
 
-const STDERR: &str = "\
+pub(super) const STDERR: &str = "\
 2026-11-22 22:41:36.123 UTC [42] app@shop LOG:  duration: 1.500 ms  statement: SELECT *
 \tFROM t
 \t\tWHERE x = 'a'
@@ -82,7 +87,7 @@ const STDERR: &str = "\
 \tResult  (cost=0.00..0.01 rows=1 width=4)
 ";
 
-const STDERR_NOTES: &[&str] = &[
+pub(super) const STDERR_NOTES: &[&str] = &[
     "1:42 1.5 ms app@shop - [-] SELECT *\nFROM t\n\tWHERE x = 'a'",
     "7:43 0.03 ms app@shop - [$1 = 'a\nb', $2 = NULL] SELECT $1",
     "10:42 ran app@shop - [-] UPDATE t SET x = 1",
@@ -239,6 +244,21 @@ fn compressed_logs_are_read_by_their_first_bytes() {
     assert_eq!(error.exit_code(), 3);
 }
 
+/// Feeds a reader a few bytes at a time.
+pub(super) fn drip(reader: &mut feed::Reader, log: &[u8], drip: usize) -> (Vec<String>, Report) {
+    let mut sink = Notes::default();
+    let mut report = Report::default();
+    let mut context = Context { file: "x.log", line: 1, report: &mut report, sink: &mut sink };
+    let (mut start, mut end) = (0, 0);
+    while end < log.len() {
+        end = (end + drip).min(log.len());
+        let last = if end == log.len() { feed::End::Eof } else { feed::End::More };
+        start += reader.feed(&log[start..end], last, &mut context);
+    }
+    assert_eq!(start, log.len());
+    (sink.0, report)
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600), format in 0..5usize) {
@@ -262,17 +282,8 @@ proptest! {
         let (whole, report) = notes(&log, &options);
         // The same reader, fed a few bytes at a time.
         let (mut reader, _) = detect::reader(&log, "x.log", &options).expect("a format").expect("a reader");
-        let mut sink = Notes::default();
-        let mut other = Report::default();
-        let mut context = Context { file: "x.log", line: 1, report: &mut other, sink: &mut sink };
-        let (mut start, mut end) = (0, 0);
-        while end < log.len() {
-            end = (end + drip).min(log.len());
-            let last = if end == log.len() { feed::End::Eof } else { feed::End::More };
-            start += reader.feed(&log[start..end], last, &mut context);
-        }
-        prop_assert_eq!(start, log.len());
-        prop_assert_eq!(&whole, &sink.0);
+        let (seen, other) = super::tests::drip(&mut reader, &log, drip);
+        prop_assert_eq!(&whole, &seen);
         if let Ok(report) = report {
             prop_assert_eq!((report.lines, report.understood, report.samples), (other.lines, other.understood, other.samples));
         }

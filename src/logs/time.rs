@@ -35,6 +35,22 @@ impl Clock {
     }
 }
 
+/// `Nov  2 22:41:36` as syslog writes it, which knows no year: only differences are of use. Answers the bytes it takes too.
+pub(super) fn month_day(text: &[u8]) -> Option<(Millis, usize)> {
+    const MONTHS: [&[u8; 3]; 12] =
+        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    let head: &[u8; 15] = text.first_chunk()?;
+    let month = (1i64..).zip(MONTHS).find(|(_, name)| head.starts_with(*name)).map(|(number, _)| number)?;
+    let number = |from: usize| {
+        let digit = |byte: u8| byte.is_ascii_digit().then(|| i64::from(byte - b'0'));
+        Some(if head[from] == b' ' { 0 } else { digit(head[from])? } * 10 + digit(head[from + 1])?)
+    };
+    let (day, hour, minute, second) = (number(4)?, number(7)?, number(10)?, number(13)?);
+    let marks = head[3] == b' ' && head[6] == b' ' && head[9] == b':' && head[12] == b':';
+    let seconds = days_from_civil(2000, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+    marks.then_some((seconds * 1000, 15))
+}
+
 /// ` UTC`, ` +03`, `Z`, `+02:00`, ` <-03>`: the bytes that a time zone takes after the time.
 fn zone_length(text: &[u8]) -> usize {
     let space = usize::from(text.first() == Some(&b' '));

@@ -81,12 +81,27 @@ impl<'a> Observation<'a> {
     }
 }
 
+/// Executions of one statement that a source has counted itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counts {
+    /// How many.
+    pub calls: u64,
+    /// Their time in milliseconds.
+    pub total_ms: f64,
+    /// The shortest, in milliseconds.
+    pub min_ms: f64,
+    /// The longest, in milliseconds.
+    pub max_ms: f64,
+}
+
 /// Takes what a source of statements sees, in its order.
 pub trait Sink {
     /// A statement was seen.
     fn observe(&mut self, observation: &Observation<'_>);
     /// The duration of the statement that `session` ran last became known (`log_duration`).
     fn duration(&mut self, session: u64, milliseconds: f64);
+    /// A statement was seen many times, by a source that keeps counts instead of an order.
+    fn counted(&mut self, observation: &Observation<'_>, counts: Counts);
 }
 
 /// How many templates a workload keeps; statements of further ones are only counted.
@@ -160,21 +175,26 @@ impl Workload {
         }
     }
 
+    /// Where a statement's template stands, which is made when there is none; `None` when there are too many.
+    fn place_of(&mut self, observation: &Observation<'_>, fingerprint: Fingerprint) -> Option<u32> {
+        if let Some(at) = self.index.get(&fingerprint.0) {
+            return Some(*at);
+        }
+        if self.templates.len() >= MAX_TEMPLATES {
+            return None;
+        }
+        let at = self.templates.len() as u32;
+        self.templates.push(Template::first(fingerprint, observation, &mut self.example_used));
+        self.index.insert(fingerprint.0, at);
+        Some(at)
+    }
+
     /// One statement of an observation (which may hold several).
     fn observe_one(&mut self, observation: &Observation<'_>, fingerprint: Fingerprint, bindings: u32) {
-        let at = match self.index.get(&fingerprint.0) {
-            Some(at) => *at,
-            None => {
-                if self.templates.len() >= MAX_TEMPLATES {
-                    self.left_out += 1;
-                    self.statements += 1;
-                    return;
-                }
-                let at = self.templates.len() as u32;
-                self.templates.push(Template::first(fingerprint, observation, &mut self.example_used));
-                self.index.insert(fingerprint.0, at);
-                at
-            }
+        let Some(at) = self.place_of(observation, fingerprint) else {
+            self.left_out += 1;
+            self.statements += 1;
+            return;
         };
         let Some(template) = self.templates.get_mut(at as usize) else { return };
         match observation.outcome {
@@ -215,6 +235,26 @@ impl Sink for Workload {
             }
         }
         self.scanner = Some(scanner);
+    }
+
+    fn counted(&mut self, observation: &Observation<'_>, counts: Counts) {
+        self.reindex();
+        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(LexOptions::default()));
+        let scan = scanner.scan(observation.sql);
+        let (statements, fingerprint, bindings) = (scan.statements, scan.fingerprint, scan.bindings.len() as u32);
+        self.scanner = Some(scanner);
+        if statements == 0 {
+            return;
+        }
+        self.statements += counts.calls;
+        match self.place_of(observation, fingerprint) {
+            None => self.left_out += counts.calls,
+            Some(at) => {
+                if let Some(template) = self.templates.get_mut(at as usize) {
+                    template.counted(observation, bindings, counts);
+                }
+            }
+        }
     }
 
     fn duration(&mut self, session: u64, milliseconds: f64) {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Observation, Outcome};
+use super::{Counts, Observation, Outcome};
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::{Fingerprint, template_text};
 
@@ -131,6 +131,21 @@ impl Template {
         remember(&mut self.users, observation.user);
         remember(&mut self.databases, observation.database);
         remember(&mut self.applications, observation.application);
+    }
+
+    /// Adds executions that were counted elsewhere.
+    pub(super) fn counted(&mut self, observation: &Observation<'_>, bindings: u32, counts: Counts) {
+        let Counts { calls, total_ms, min_ms, max_ms } = counts;
+        self.count += calls;
+        self.max_bindings = self.max_bindings.max(bindings);
+        if calls > 0 {
+            self.min_ms = if self.timed == 0 { min_ms } else { self.min_ms.min(min_ms) };
+            self.max_ms = self.max_ms.max(max_ms);
+            self.total_ms += total_ms;
+            self.timed += calls;
+        }
+        remember(&mut self.users, observation.user);
+        remember(&mut self.databases, observation.database);
     }
 
     /// Counts a duration in milliseconds.

@@ -13,6 +13,7 @@ mod findings;
 mod from_pgbouncer;
 mod hardening;
 mod lint;
+mod lint_inputs;
 mod lint_outputs;
 mod placement;
 mod proxy;

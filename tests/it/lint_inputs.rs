@@ -1,0 +1,49 @@
+//! What `pgweir lint` is given: folders, rotated and carried logs, other programs' logs.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use serde_json::Value;
+
+use crate::support::{pgweir, stderr, stdout};
+
+const PGBOUNCER: &str = "2026-11-22 22:41:36.123 UTC [42] LOG C-0x55: shop/app@10.0.0.1:5000 login attempt: db=shop\n";
+
+fn looped(second: u32, head: &str) -> String {
+    let line = |number: u32| {
+        format!(
+            "{head}2026-11-22 22:41:{second:02}.{number:03} UTC [42] LOG:  duration: 1 ms  statement: SELECT name FROM t WHERE id = {number}\n"
+        )
+    };
+    (0..6).map(line).collect()
+}
+
+#[test]
+fn a_folder_of_logs_is_one_log_in_the_order_of_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    // The loop is longer than either file tells; only in the right order is it one.
+    write("a-new.log", &looped(37, ""));
+    write("b-old.log", &looped(36, ""));
+    write("pgbouncer.log", PGBOUNCER);
+    write("readme.txt", "nothing of a log\n");
+    write("empty.log", "");
+    let output = pgweir(&["lint", "--format", "json", "--fail-on", "never", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let findings = document["findings"].as_array().unwrap();
+    assert_eq!(findings.iter().map(|finding| finding["rule"].as_str().unwrap()).collect::<Vec<_>>(), ["n-plus-one"]);
+    assert!(findings[0]["message"].as_str().unwrap().contains("12 times in a row"), "{}", findings[0]);
+    assert!(findings[0]["file"].as_str().unwrap().ends_with("b-old.log"), "{}", findings[0]);
+    let notes = document["notes"].to_string();
+    assert!(notes.contains("readme.txt was passed over"), "{notes}");
+    assert!(notes.contains("PgBouncer's log, which holds no statements"), "{notes}");
+}
+
+#[test]
+fn a_folder_without_a_log_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("readme.txt"), "nothing of a log\n").unwrap();
+    let output = pgweir(&["lint", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+    assert!(stderr(&output).contains("nothing of a log"), "{}", stderr(&output));
+}
