@@ -87,12 +87,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let topology = Topology::new(database, Arc::new(catalog(&args, database)?))?;
-    let plan = route::plan(&args.sql, &constants, &topology, SessionFacts::default());
+    let (mut sql, mut constants) = (args.sql.clone(), constants);
+    let mut plan = route::plan(&sql, &constants, &topology, SessionFacts::default());
+    if let Some(expanded) = route::expand_refused(&plan, &sql, &topology) {
+        constants = scanner.scan(expanded.as_bytes()).bindings.to_vec();
+        plan = route::plan(&expanded, &constants, &topology, SessionFacts::default());
+        sql = expanded;
+    }
     let parameters: Vec<Option<String>> = args.parameters.iter().cloned().map(Some).collect();
-    let bindings = TextBindings { sql: &args.sql, constants: &constants, parameters: &parameters };
+    let bindings = TextBindings { sql: &sql, constants: &constants, parameters: &parameters };
     output::print(&match args.format {
-        Format::Text => plan.print(&bindings, &args.sql),
-        Format::Json => format!("{}\n", to_json(name, &plan, &bindings, &args.sql)),
+        Format::Text => plan.print(&bindings, &sql),
+        Format::Json => format!("{}\n", to_json(name, &plan, &bindings, &sql)),
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
-use super::catalog_sql::{COLUMNS, CONSTRAINTS, INDEXES, RELATIONS, SESSION, STATISTICS};
+use super::catalog_sql::{COLUMNS, CONSTRAINTS, FINGERPRINT, INDEXES, RELATIONS, SESSION, STATISTICS};
 use super::fault::explain_failure;
 use crate::error::{Error, Result};
 use crate::sql::catalog::{
@@ -97,6 +97,16 @@ async fn read(client: &Client) -> Result<Catalog> {
 }
 
 /// Hands each row to the table its first column (an oid) names.
+/// What tells one state of the definitions from another; statistics do not count.
+///
+/// # Errors
+/// The server is lost.
+pub async fn fingerprint(client: &Client) -> Result<String> {
+    let row = client.query_one(FINGERPRINT, &[]).await;
+    let row = row.map_err(|error| explain_failure(&error, "the definitions could not be looked at"))?;
+    get(&row, 0)
+}
+
 fn fill(
     catalog: &mut Catalog,
     ids: &HashMap<u32, TableId>,
@@ -132,6 +142,7 @@ fn relation(row: &Row) -> Result<(u32, Table)> {
         table.partition_of = Some(QualifiedName { schema, name });
     }
     table.definition = get(row, 8)?;
+    table.is_plain_view = get(row, 9)?;
     Ok((get(row, 0)?, table))
 }
 

@@ -12,7 +12,12 @@ select c.oid, n.nspname::text, c.relname::text, c.relkind::text,
        case when c.reltuples < 0 or (c.reltuples = 0 and c.relpages = 0 and current_setting('server_version_num')::int4 < 140000)
             then null else c.reltuples::float8 end,
        c.relpages::int8, pn.nspname::text, pc.relname::text,
-       case when c.relkind in ('v', 'm') then pg_catalog.pg_get_viewdef(c.oid) end
+       case when c.relkind in ('v', 'm') then pg_catalog.pg_get_viewdef(c.oid) end,
+       c.relkind = 'v' and not exists (
+         select from pg_catalog.pg_rewrite r
+         join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
+         join pg_catalog.pg_class t on t.oid = d.refobjid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+         where r.ev_class = c.oid and t.relrowsecurity)
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 left join pg_catalog.pg_inherits i on i.inhrelid = c.oid and c.relispartition
@@ -21,6 +26,26 @@ left join pg_catalog.pg_namespace pn on pn.oid = pc.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't'
   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 order by n.nspname, c.relname";
+
+/// A number that changes with what is defined: by the transactions that have written the catalog's rows. Statistics are
+/// written in place, and change nothing.
+pub(super) const FINGERPRINT: &str = "
+select pg_catalog.md5(pg_catalog.string_agg(kind || ' ' || n || ' ' || coalesce(total, 0), ',' order by kind)) from (
+  select 'class' as kind, count(*) as n, sum(pg_catalog.hashint8(oid::int8 * 4294967296 + xmin::text::int8)::int8) as total
+    from pg_catalog.pg_class where oid >= 16384 and relpersistence <> 't' and relkind in ('r', 'p', 'v', 'm', 'f', 'i', 'I')
+  union all select 'attribute', count(*), sum(pg_catalog.hashint8(attrelid::int8 * 4294967296 + a.xmin::text::int8 + attnum)::int8)
+    from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
+    where attrelid >= 16384 and relpersistence <> 't' and relkind in ('r', 'p', 'v', 'm', 'f')
+  union all select 'rewrite', count(*), sum(pg_catalog.hashint8(oid::int8 * 4294967296 + xmin::text::int8)::int8)
+    from pg_catalog.pg_rewrite where ev_class >= 16384
+  union all select 'constraint', count(*), sum(pg_catalog.hashint8(oid::int8 * 4294967296 + xmin::text::int8)::int8)
+    from pg_catalog.pg_constraint where oid >= 16384
+  union all select 'proc', count(*), sum(pg_catalog.hashint8(oid::int8 * 4294967296 + xmin::text::int8)::int8)
+    from pg_catalog.pg_proc where oid >= 16384
+  union all select 'trigger', count(*), sum(pg_catalog.hashint8(oid::int8 * 4294967296 + xmin::text::int8)::int8)
+    from pg_catalog.pg_trigger
+  union all select 'type', count(*), sum(pg_catalog.hashint8(oid::int8 * 4294967296 + xmin::text::int8)::int8)
+    from pg_catalog.pg_type where oid >= 16384 and typrelid = 0 and typelem = 0) as parts";
 
 /// Columns in order.
 pub(super) const COLUMNS: &str = "

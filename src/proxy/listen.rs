@@ -132,6 +132,7 @@ async fn work(house: Arc<House>, home: usize) {
                     for shared in sharded {
                         shared.recovery().into_iter().for_each(|recovery| recovery.look_after());
                         shared.deadlocks().look_after(&house.clients);
+                        shared.watch();
                     }
                 }
                 for (database, pool) in house.pools() {

@@ -23,6 +23,8 @@ mod print;
 mod rules;
 pub mod spread;
 mod topology;
+mod views;
+mod words;
 
 pub use collect::Collect;
 pub use key::{KeyType, KeyValue, Written};
@@ -31,6 +33,7 @@ pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, Template
 pub use rules::NAMES as RULE_NAMES;
 pub use spread::Spread;
 pub use topology::{Placed, Sharded, TableUse, Topology};
+pub use views::{expand, expand_refused};
 
 use crate::sql::facts::{self, Facts};
 use crate::sql::parse;

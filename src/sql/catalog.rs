@@ -171,6 +171,9 @@ pub struct Table {
     pub partition_of: Option<QualifiedName>,
     /// A view's query.
     pub definition: Option<String>,
+    /// A view that stands for its query wherever it is read: no row security depends on who owns it.
+    #[serde(default)]
+    pub is_plain_view: bool,
 }
 
 impl Table {
@@ -186,6 +189,7 @@ impl Table {
             pages: None,
             partition_of: None,
             definition: None,
+            is_plain_view: false,
         }
     }
 

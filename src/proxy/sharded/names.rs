@@ -34,6 +34,8 @@ pub(super) struct Named {
     pub shows: bool,
     /// The client knows it without a name.
     pub unnamed: bool,
+    /// Its text as the client sent it, where views were replaced in `sql`.
+    pub with_views: Option<Box<str>>,
     /// Tells one unnamed statement of this client from the next.
     pub count: u64,
 }

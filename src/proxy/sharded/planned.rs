@@ -21,6 +21,8 @@ pub(super) struct Planned {
     pub care: Care,
     /// It declares a cursor.
     pub declares: bool,
+    /// It reads views, which have to be [replaced](crate::route::expand) first.
+    pub reads_views: bool,
 }
 
 impl Planned {
@@ -33,7 +35,7 @@ impl Planned {
         // SHOW is a statement about the session, and changes nothing.
         let writes = plan.writes && kind != StatementKind::Session;
         let declares = parse::classify(sql).1 == "DECLARE";
-        Ok(Self { plan, kind, writes, care: Self::care_of(sql, analyzer)?, declares })
+        Ok(Self { plan, kind, writes, care: Self::care_of(sql, analyzer)?, declares, reads_views: false })
     }
 
     /// What a statement does to its session, refused where that cannot be kept over several servers. What functions and

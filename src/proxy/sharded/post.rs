@@ -39,6 +39,12 @@ pub(super) async fn patiently<T>(asked: impl Future<Output = Result<T>>) -> Resu
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
+impl std::fmt::Debug for Post {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Post({})", self.name)
+    }
+}
+
 impl Post {
     /// A shard of that name, at a URL that is opened when something is to be asked.
     pub(super) fn new(name: &str, server: &ServerUrl, database: &str, url: String) -> Self {

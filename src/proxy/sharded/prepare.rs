@@ -84,6 +84,11 @@ impl ShardedSession {
             return Err(Trouble::Reply(Failure::error("42601", what)));
         }
         let planned = snapshot.plan(sql, &scan, session)?;
+        if planned.reads_views
+            && let Some(expanded) = snapshot.expand(sql)
+        {
+            return self.prepare_expanded(name, sql, &expanded, statement_and_types);
+        }
         let bindings = scan.bindings.to_vec();
         if let Some(refusal) = planned.plan.refusal().filter(|_| !own) {
             return Err(refused(refusal.clone()).into());
@@ -108,7 +113,26 @@ impl ShardedSession {
             shows,
             unnamed: name.is_empty(),
             count: self.names.count,
+            with_views: None,
         });
+        self.names.statements.insert(name.into(), named.clone());
+        Ok(named)
+    }
+
+    /// Gives a name to a statement whose views were replaced.
+    fn prepare_expanded(
+        &mut self,
+        name: &[u8],
+        sql: &str,
+        expanded: &str,
+        statement_and_types: &[u8],
+    ) -> Result<Arc<Named>, Trouble> {
+        let types = statement_and_types.get(sql.len()..).unwrap_or_default();
+        let named = self.prepare(&[name, b"\0", expanded.as_bytes(), types].concat())?;
+        self.names.statements.remove(name);
+        let named =
+            Arc::try_unwrap(named).map_err(|_| Failure::error("XX000", "a statement is in use before it is known"))?;
+        let named = Arc::new(Named { with_views: Some(sql.into()), ..named });
         self.names.statements.insert(name.into(), named.clone());
         Ok(named)
     }
@@ -140,6 +164,12 @@ impl ShardedSession {
     fn planned_now(&mut self, named: &Named) -> Result<Arc<Planned>, Trouble> {
         let snapshot = self.shared.current().filter(|snapshot| snapshot.generation != named.generation);
         let Some(snapshot) = snapshot else { return Ok(named.planned.clone()) };
+        if let Some(text) = &named.with_views
+            && snapshot.expand(text).as_deref() != Some(&*named.sql)
+        {
+            let what = "a view that this prepared statement reads was defined anew";
+            return Err(Trouble::Reply(Failure::error("0A000", what).hint("Prepare the statement again.")));
+        }
         let session = self.session_facts()?;
         let scan = self.scanner.scan(named.sql.as_bytes());
         Ok(snapshot.plan(&named.sql, &scan, session)?)

@@ -87,6 +87,11 @@ impl ShardedSession {
         };
         let session = session?;
         let planned = snapshot.plan(sql, &scan, session)?;
+        if planned.reads_views
+            && let Some(expanded) = snapshot.expand(sql)
+        {
+            return Box::pin(self.statement(&expanded)).await;
+        }
         let route = planned.route(&Values { sql, bindings: scan.bindings, parameters: &[] })?;
         self.check_definitions(&planned)?;
         match self.target_of(route, &planned, sql)? {

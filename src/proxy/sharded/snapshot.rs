@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
@@ -16,7 +17,7 @@ use crate::proxy::analyzer::Analyzer;
 use crate::proxy::functions::{CALLERS, Definitions, FUNCTIONS, Functions, REACHES};
 use crate::proxy::sharded::deadlock::Deadlocks;
 use crate::proxy::sharded::planned::Planned;
-use crate::proxy::sharded::post::Post;
+use crate::proxy::sharded::post::{Post, lock};
 use crate::proxy::sharded::recovery::Recovery;
 use crate::route::{self, SessionFacts, TemplatePlan, Topology};
 use crate::sql::template::{Scan, TemplateKey};
@@ -24,6 +25,8 @@ use crate::wire::message::Failure;
 
 /// Bytes of SQL whose plans are kept before the cache starts anew. A plan is about as large as its statement.
 const MAX_PLANNED_BYTES: usize = 64 << 20;
+/// Time between two looks for definitions that were changed past this process.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// What a plan takes besides, in bytes.
 const PLAN_OVERHEAD: usize = 1024;
 
@@ -39,6 +42,8 @@ struct Plans {
 pub(super) struct Snapshot {
     /// Its number; a later reading has a higher one.
     pub generation: u64,
+    /// See [`db::catalog::fingerprint`].
+    fingerprint: String,
     topology: Topology,
     /// What functions and triggers leave in their sessions, on the first shard and therefore on all.
     functions: Arc<Functions>,
@@ -60,7 +65,10 @@ impl Snapshot {
         let plan = route::plan(sql, scan.bindings, &self.topology, session);
         let mut analyzer = Analyzer::default();
         analyzer.follow(session.standard_conforming_strings, &self.functions);
-        let planned = Arc::new(Planned::new(sql, plan, &mut analyzer)?);
+        let mut planned = Planned::new(sql, plan, &mut analyzer)?;
+        planned.reads_views =
+            session.standard_conforming_strings && route::expand_refused(&planned.plan, sql, &self.topology).is_some();
+        let planned = Arc::new(planned);
         if cacheable {
             let mut plans = self.plans();
             if plans.bytes > MAX_PLANNED_BYTES {
@@ -70,6 +78,11 @@ impl Snapshot {
             plans.known.insert(key, planned.clone());
         }
         Ok(planned)
+    }
+
+    /// The statement with the queries of its views in their places.
+    pub fn expand(&self, sql: &str) -> Option<String> {
+        route::expand(sql, &self.topology)
     }
 
     /// The plan of a statement with places in this very text.
@@ -88,6 +101,8 @@ pub struct Shared {
     stale: AtomicBool,
     generations: AtomicU64,
     reading: AsyncMutex<()>,
+    posts: Arc<Vec<Post>>,
+    looked: Mutex<Option<Instant>>,
     /// Where commits are atomic.
     recovery: Option<Arc<Recovery>>,
     deadlocks: Arc<Deadlocks>,
@@ -113,13 +128,15 @@ impl Shared {
         let instance = if is_atomic { Some(random_hex::<8>()?) } else { None };
         Ok(Self {
             recovery: is_atomic.then(|| Arc::new(Recovery::new(name, posts.clone()))),
-            deadlocks: Arc::new(Deadlocks::new(name, posts, instance)),
+            deadlocks: Arc::new(Deadlocks::new(name, posts.clone(), instance)),
             settings,
             catalog_url,
             current: ArcSwapOption::empty(),
             stale: AtomicBool::new(false),
             generations: AtomicU64::new(1),
             reading: AsyncMutex::new(()),
+            posts,
+            looked: Mutex::default(),
         })
     }
 
@@ -151,6 +168,26 @@ impl Shared {
     /// Plans made from now on need the catalog to be read again: definitions have changed, or seem to have.
     pub fn expire(&self) {
         self.stale.store(true, Ordering::SeqCst);
+    }
+
+    /// Looks, when it is time to, whether something was defined past this process. Call it a few times a second on one worker.
+    pub fn watch(self: &Arc<Self>) {
+        let now = Instant::now();
+        let mut looked = lock(&self.looked);
+        let Some(current) = self.fresh().filter(|_| looked.is_none_or(|at| now - at >= WATCH_EVERY)) else { return };
+        *looked = Some(now);
+        let shared = self.clone();
+        tokio::spawn(async move {
+            let Some(first) = shared.posts.first() else { return };
+            match first.try_ask(db::catalog::fingerprint).await {
+                Ok(found) if found == current.fingerprint => {}
+                Ok(_) => {
+                    tracing::debug!(shard = first.name, "definitions have changed");
+                    shared.expire();
+                }
+                Err(error) => tracing::debug!(shard = first.name, %error, "definitions could not be looked at"),
+            }
+        });
     }
 
     /// The last reading, if there was one.
@@ -191,6 +228,7 @@ impl Shared {
 
     async fn read(&self) -> Result<Snapshot> {
         let client = db::connect(&self.catalog_url).await?;
+        let fingerprint = db::catalog::fingerprint(&client).await?;
         let catalog = db::catalog::load(&client).await?;
         let topology =
             Topology::new(&self.settings, Arc::new(catalog)).map_err(|error| Error::config(error.to_string()))?;
@@ -202,7 +240,7 @@ impl Shared {
         let functions = definitions.finish(&callers, &db::catalog::text_rows(&client, REACHES).await?);
         let functions = Arc::new(functions);
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        Ok(Snapshot { generation, topology, functions, plans: Mutex::default() })
+        Ok(Snapshot { generation, fingerprint, topology, functions, plans: Mutex::default() })
     }
 }
 

@@ -6,19 +6,14 @@ use crate::route::infer::{Key, Knowledge, is_placed};
 use crate::route::placement::ShardId;
 use crate::route::plan::{Action, Occurrence, Pin, TemplatePlan};
 use crate::route::rules::key::by_key;
-use crate::route::rules::scatter::{OPERATORS, SYSTEM_COLUMNS, looks_further};
+use crate::route::rules::scatter::looks_further;
+use crate::route::words::Words;
 use crate::sql::catalog::{Column, Table, TableKind};
 use crate::sql::facts::{
-    Clause, Comparison, Literal, Operand, Predicate, Projection, Relation, RelationId, RelationSource, SortKey, Span,
+    Clause, Comparison, Literal, Operand, Predicate, Projection, Relation, RelationId, RelationSource, SortKey,
     StatementKind,
 };
-use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind, decode_identifier};
 
-/// More operators of PostgreSQL's own types, whose answers may depend on the session.
-const MORE_OPERATORS: &[&str] = &[
-    "@@", "@@@", "<->", "|/", "||/", "@-@", "##", "<<|", "|>>", "&<", "&>", "&<|", "|&>", "<^", ">^", "?#", "?-",
-    "?-|", "?||", "<<=", ">>=", "~=", "#-", "@?", "~<~", "~<=~", "~>~", "~>=~", "^@", "!!", "*=", "*<>",
-];
 /// Types whose values mean something else on another server, or do not read back from text as they were.
 const UNSHIPPED_TYPES: &[&str] =
     &["money", "aclitem", "tid", "cid", "xid", "xid8", "bpchar", "refcursor", "pg_snapshot", "txid_snapshot"];
@@ -106,7 +101,7 @@ pub(super) fn part(
     let called = relation.visible_name()?;
     let on: Option<ShardId> = if let Use::Local(shard) = used { Some(*shard) } else { None };
     let whole = place.renames
-        || words.needs_rows(called, relation.span)
+        || words.needs_rows(called, &[relation.span])
         || stars(context)
         || words.has_star()
         || words.has("natural");
@@ -259,103 +254,4 @@ fn is_filter(context: &Context<'_>, predicate: &Predicate, id: RelationId, relat
     let sides = is_plain(&predicate.left) && predicate.right.as_ref().is_none_or(is_plain);
     let mentions = is_own(&predicate.left) || predicate.right.as_ref().is_some_and(is_own);
     holds && compares && sides && mentions
-}
-
-/// The statement's tokens.
-pub(super) struct Words<'a> {
-    pub sql: &'a [u8],
-    pub tokens: Vec<Token>,
-}
-
-/// What stands around a table's name.
-struct Place {
-    /// `ONLY` before it, or a star behind.
-    only: bool,
-    /// Its alias has a list of columns.
-    renames: bool,
-}
-
-impl<'a> Words<'a> {
-    pub fn of(sql: &'a str) -> Self {
-        Self { sql: sql.as_bytes(), tokens: Lexer::new(sql.as_bytes(), LexOptions::default()).collect() }
-    }
-
-    pub fn kind(&self, at: usize) -> Option<TokenKind> {
-        self.tokens.get(at).map(|token| token.kind)
-    }
-
-    /// The name that a token is, as PostgreSQL reads it.
-    pub fn word(&self, at: usize) -> Option<String> {
-        let token = self.tokens.get(at)?;
-        matches!(token.kind, TokenKind::Ident | TokenKind::QuotedIdent | TokenKind::UnicodeIdent)
-            .then(|| decode_identifier(token.bytes(self.sql)).ok())
-            .flatten()
-            .map(|name| name.to_string())
-    }
-
-    /// Whether nothing in it can see more of a table than its rows.
-    pub fn are_plain(&self) -> bool {
-        (0..self.tokens.len()).all(|at| match self.kind(at) {
-            Some(TokenKind::Op) => {
-                let operator = self.tokens.get(at).map(|token| token.bytes(self.sql)).unwrap_or_default();
-                let operator = std::str::from_utf8(operator).unwrap_or_default();
-                OPERATORS.contains(&operator) || MORE_OPERATORS.contains(&operator)
-            }
-            Some(TokenKind::Junk | TokenKind::Other | TokenKind::UnicodeIdent) => false,
-            Some(TokenKind::Ident | TokenKind::QuotedIdent) => {
-                self.word(at).is_some_and(|word| !SYSTEM_COLUMNS.contains(&word.as_str()) && word != "operator")
-            }
-            Some(TokenKind::Cast) => self.word(at + 1).is_none_or(|target| !target.starts_with("reg")),
-            _ => true,
-        })
-    }
-
-    pub fn has(&self, wanted: &str) -> bool {
-        (0..self.tokens.len()).any(|at| {
-            self.kind(at) == Some(TokenKind::Ident)
-                && self
-                    .tokens
-                    .get(at)
-                    .is_some_and(|token| token.bytes(self.sql).eq_ignore_ascii_case(wanted.as_bytes()))
-        })
-    }
-
-    /// Whether `.*` stands somewhere: in an argument it is a whole row.
-    fn has_star(&self) -> bool {
-        (0..self.tokens.len()).any(|at| {
-            let after = self.tokens.get(at + 1).map(|token| token.bytes(self.sql)).unwrap_or_default();
-            self.kind(at) == Some(TokenKind::Dot) && after.starts_with(b"*")
-        })
-    }
-
-    fn names(&self, name: &str) -> bool {
-        (0..self.tokens.len()).any(|at| self.word(at).is_some_and(|word| word == name))
-    }
-
-    /// What stands around a table's name; `None` when its place is not understood.
-    fn place(&self, name: Span) -> Option<Place> {
-        let first = self.tokens.iter().position(|token| token.start == name.start)?;
-        let last = self.tokens.iter().position(|token| token.end == name.end)?;
-        let is_only =
-            |back: usize| first.checked_sub(back).and_then(|at| self.word(at)).is_some_and(|word| word == "only");
-        let in_parentheses = first.checked_sub(1).and_then(|at| self.kind(at)) == Some(TokenKind::LeftParen);
-        let star = self.tokens.get(last + 1).is_some_and(|token| token.bytes(self.sql) == b"*");
-        let mut alias = last + 1;
-        if self.tokens.get(alias).is_some_and(|token| token.bytes(self.sql).eq_ignore_ascii_case(b"as")) {
-            alias += 1;
-        }
-        let renames = self.word(alias).is_some() && self.kind(alias + 1) == Some(TokenKind::LeftParen);
-        Some(Place { only: star || is_only(1) || in_parentheses && is_only(2), renames })
-    }
-
-    /// Whether a relation's name stands somewhere for its whole rows: anywhere but in front of a dot and where it is given.
-    fn needs_rows(&self, called: &str, name: Span) -> bool {
-        let last = self.tokens.iter().position(|token| token.end == name.end).unwrap_or_default();
-        (0..self.tokens.len()).any(|at| {
-            let given = self.tokens.get(at).is_some_and(|token| token.start >= name.start && token.end <= name.end)
-                || (at == last + 1 || at == last + 2)
-                    && self.word(last + 1).is_some_and(|word| word == called || word == "as");
-            !given && self.word(at).is_some_and(|word| word == called) && self.kind(at + 1) != Some(TokenKind::Dot)
-        })
-    }
 }

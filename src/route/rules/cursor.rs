@@ -4,8 +4,9 @@ use crate::route::collect::Collect;
 use crate::route::context::{Context, Use};
 use crate::route::infer::is_placed;
 use crate::route::plan::{Action, Route, TemplatePlan};
-use crate::route::rules::collect::{Words, rows_of_all};
+use crate::route::rules::collect::rows_of_all;
 use crate::route::rules::key::by_key;
+use crate::route::words::Words;
 use crate::sql::lexer::TokenKind;
 
 /// FETCH, MOVE and CLOSE go where the cursor is.

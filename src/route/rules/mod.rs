@@ -13,7 +13,7 @@ mod functions;
 mod insert;
 mod key;
 mod reference;
-mod scatter;
+pub(super) mod scatter;
 mod spread;
 
 use super::context::Context;

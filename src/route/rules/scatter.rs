@@ -12,7 +12,7 @@ use crate::sql::facts::{
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind};
 
 /// Operators of PostgreSQL's own types, which compute the same everywhere.
-pub(super) const OPERATORS: &[&str] = &[
+pub(in crate::route) const OPERATORS: &[&str] = &[
     "=", "<>", "!=", "<", ">", "<=", ">=", "+", "-", "*", "/", "%", "^", "||", "~", "~*", "!~", "!~*", "~~", "!~~",
     "~~*", "!~~*", "&", "|", "#", "<<", ">>", "->", "->>", "#>", "#>>", "@>", "<@", "&&", "-|-", "@", "?", "?|", "?&",
 ];
@@ -44,7 +44,7 @@ pub(super) const OF_SESSION: &[&str] = &[
 ];
 
 /// What a row does not keep when it lies elsewhere.
-pub(super) const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
+pub(in crate::route) const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
 
 /// One block that reads one sharded table, or several that are joined by equal keys, and that has nothing which looks at more than
 /// one row of the join: no grouping, order, DISTINCT, window or subquery. Then each row of its answer

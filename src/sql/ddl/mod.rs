@@ -134,6 +134,7 @@ impl Reader {
         let mut table = Table::new(name.schema, name.name);
         table.kind = if view.materialized { TableKind::MaterializedView } else { TableKind::View };
         table.definition = Some(parsed.query_span(&view.query).of(&parsed.text).to_owned());
+        table.is_plain_view = table.kind == TableKind::View && view.columns.is_empty();
         let names = if view.columns.is_empty() {
             crate::sql::facts::view_columns(parsed, &self.catalog)
         } else {

@@ -27,6 +27,7 @@ mod sharded;
 mod spread;
 mod state;
 mod tls;
+mod views;
 mod web;
 mod wire;
 

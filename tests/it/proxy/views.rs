@@ -1,0 +1,46 @@
+//! Views over shards: replaced by their queries, which may change.
+
+use super::raw::{bind, execute, parse, sync};
+use super::scatter::Both;
+use crate::support::wait_until;
+
+#[test]
+fn a_view_that_is_defined_anew_is_read_anew() {
+    let both = Both::new(3);
+    let mut client = both.several();
+    assert_eq!(client.query("create view few as select id from customers where id <= 3"), "C:CREATE_VIEW Z:I");
+    let ask = "select count(*) from few";
+    assert_eq!(client.value(ask), "3");
+    let named = [bind("few", &[]), execute(), sync()];
+    let prepared = client.talk(&[parse("few", ask), named.concat()], 1);
+    assert!(prepared.contains("D:3"), "{prepared}");
+
+    // Through pgweir it is known at once, and a statement that was prepared on the old one says so.
+    let again = "create or replace view few as select id from customers where id <= 5";
+    assert_eq!(client.query(again), "C:CREATE_VIEW Z:I");
+    assert_eq!(client.value(ask), "5");
+    assert!(client.talk(&[named.concat()], 1).starts_with("E:0A000"));
+
+    // Past it, soon.
+    for shard in 0..3 {
+        both.cluster
+            .query(&format!("s{shard}"), "create or replace view few as select id from customers where id <= 7")
+            .unwrap();
+    }
+    wait_until("it is noticed", || client.value(ask) == "7");
+    assert_eq!(client.query("drop view few"), "C:DROP_VIEW Z:I");
+    assert!(client.query(ask).starts_with("E:"));
+}
+
+/// Policies are for the view's owner, which a subquery does not know.
+#[test]
+fn views_over_row_security_are_refused() {
+    let both = Both::new(2);
+    let mut client = both.several();
+    client.query("create view mine as select id from customers");
+    assert_eq!(client.value("select count(*) from mine"), "45");
+    assert_eq!(client.query("alter table customers enable row level security"), "C:ALTER_TABLE Z:I");
+    assert!(client.query("select count(*) from mine").starts_with("E:0A000"));
+    // Views are not written through.
+    assert!(client.query("update mine set id = 1").starts_with("E:0A000"));
+}
