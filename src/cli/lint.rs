@@ -1,9 +1,9 @@
 //! `pgweir lint`: what is wrong with the statements of a log or a file.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
@@ -13,9 +13,10 @@ use super::output;
 use crate::config;
 use crate::db::blocking::Session;
 use crate::error::{Error, Result};
-use crate::lint::{Baseline, Findings, LintConfig, Planner, RuleSet, Setting, Severity, lint};
+use crate::lint::{Baseline, Findings, LintConfig, Planner, RuleSet, Setting, Severity, Sharding, lint};
 use crate::logs::{self, LogFormat, Report};
 use crate::report::lint::LintReport;
+use crate::route::Topology;
 use crate::sql::catalog::Catalog;
 use crate::sql::ddl::catalog_from_ddl;
 use crate::workload::Workload;
@@ -138,13 +139,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
         rules.add_folder(folder)?;
     }
     let accepted = lint_config(&args, &mut rules)?;
-    let sharding = args.config.as_deref().map_or_else(|| Ok(BTreeMap::new()), sharding_keys)?;
     let mut notes = Vec::new();
     let mut session = args.database_url.as_deref().map(Session::connect).transpose()?;
     let catalog = match (&session, &args.schema) {
         (Some(session), _) => session.catalog()?,
         (None, Some(path)) => schema(path, &mut notes)?,
         (None, None) => Catalog::default(),
+    };
+    let sharding = match args.config.as_deref() {
+        Some(path) => sharding(path, &catalog, &mut notes)?,
+        None => Sharding::default(),
     };
     let (workload, files) = read(&args, &mut notes)?;
     let planner = session.as_mut().map_or_else(Planner::default, |session| Planner::new(session));
@@ -248,12 +252,25 @@ impl FailOn {
     }
 }
 
-/// The sharding key of each sharded table of every database in a configuration.
-fn sharding_keys(path: &Path) -> Result<BTreeMap<String, String>> {
+/// How the tables of a configuration's databases lie on shards; the router needs a catalog, and one database.
+fn sharding(path: &Path, catalog: &Catalog, notes: &mut Vec<String>) -> Result<Sharding> {
     let config = config::load(path)?;
-    let sharded = config.databases.values().filter_map(|database| database.sharding.as_ref());
-    let tables = sharded.flat_map(|sharding| &sharding.tables);
-    Ok(tables.map(|(name, table)| (name.name.clone(), table.key.0.clone())).collect())
+    let databases = || config.databases.values().filter(|database| database.is_sharded());
+    let tables = databases().filter_map(|database| database.sharding.as_ref());
+    let mut sharding = Sharding::default();
+    for known in tables {
+        sharding.keys.extend(known.tables.iter().map(|(name, table)| (name.name.clone(), table.key.0.clone())));
+        sharding.reference.extend(known.reference.iter().map(|name| name.name.clone()));
+    }
+    match (databases().next(), databases().count()) {
+        (Some(database), 1) if !catalog.is_empty() => {
+            sharding.topology = Some(Topology::new(database, Arc::new(catalog.clone()))?);
+        }
+        (Some(_), 1) => notes.push("what the proxy refuses is not told without --schema or --database-url".to_owned()),
+        (Some(_), count) => notes.push(format!("what the proxy refuses is not told: {count} databases are sharded")),
+        (None, _) => notes.push(format!("{}: no database in it is sharded", path.display())),
+    }
+    Ok(sharding)
 }
 
 /// The catalog of a DDL file.

@@ -1,10 +1,14 @@
 //! A rule's own examples, executed.
 
+use std::sync::Arc;
+
 use super::evidence::PlanEvidence;
 use super::rule::{Example, Rule, Seen};
 use super::run::examine;
-use super::subject::{Hit, Planner, Subject};
+use super::subject::{Hit, Planner, Sharding, Subject};
+use crate::config;
 use crate::error::{Error, Result};
+use crate::route::Topology;
 use crate::sql::catalog::{Catalog, CatalogSource};
 use crate::sql::ddl::catalog_from_ddl;
 use crate::sql::explain::PlanNode;
@@ -81,7 +85,7 @@ fn hits(rule: &Rule, example: &Example) -> Result<Vec<(Hit, String)>, String> {
     let mut told = example.plan.as_deref().map(Told);
     let planner = told.as_mut().map_or_else(Planner::default, |told| Planner::new(told));
     let ask = |statement: &str, parameters: u32| planner.ask(statement, parameters);
-    let sharding = |table: &str| example.sharding.get(table).cloned();
+    let sharding = sharding(example, &catalog)?;
     let subject = Subject::new(&facts, &catalog, &template, &sharding, &ask);
     let hits = examine(&subject, rule);
     if let Some(failure) = subject.plan_failure() {
@@ -101,8 +105,20 @@ fn template(example: &Example) -> Result<Template, String> {
     workload.observe(&Observation::of(&example.sql));
     let mut template = workload.templates().first().cloned().ok_or("it holds no statement")?;
     if let Some(seen) = &example.seen {
-        let Seen { count, longest_run, loops, total_ms, temp_files, temp_bytes, lock_waits, lock_wait_ms, parameters } =
-            seen.clone();
+        let Seen {
+            count,
+            longest_run,
+            loops,
+            total_ms,
+            temp_files,
+            temp_bytes,
+            lock_waits,
+            lock_wait_ms,
+            parameters,
+            idles,
+            idle_ms,
+            varied,
+        } = seen.clone();
         template = Template {
             count,
             longest_run,
@@ -113,10 +129,34 @@ fn template(example: &Example) -> Result<Template, String> {
             lock_waits,
             lock_wait_ms,
             parameters,
+            idles,
+            idle_ms,
+            varied,
             ..template
         };
     }
     Ok(template)
+}
+
+/// How an example's tables lie on two shards; the router is asked where the example has a schema too.
+fn sharding(example: &Example, catalog: &Catalog) -> Result<Sharding, String> {
+    let keys = example.sharding.clone();
+    let reference = example.reference.iter().cloned().collect();
+    if keys.is_empty() || catalog.is_empty() {
+        return Ok(Sharding { keys, reference, topology: None });
+    }
+    let tables: Vec<String> = keys.iter().map(|(table, key)| format!("{table}: {{key: {key}}}")).collect();
+    let text = format!(
+        "users: {{app: {{password: x}}}}\ndatabases: {{d: {{shards: [{{name: a, primary: 'postgres://u@127.0.0.1/a'}}, \
+         {{name: b, primary: 'postgres://u@127.0.0.2/b'}}], sharding: {{tables: {{{}}}, reference: [{}]}}}}}}\n",
+        tables.join(", "),
+        example.reference.join(", ")
+    );
+    let config =
+        config::parse(&text, "an example").map_err(|error| format!("its sharding is not understood: {error}"))?;
+    let database = config.databases.values().next().ok_or("its sharding has no database")?;
+    let topology = Topology::new(database, Arc::new(catalog.clone())).map_err(|error| error.to_string())?;
+    Ok(Sharding { keys, reference, topology: Some(topology) })
 }
 
 fn catalog(example: &Example) -> Result<Catalog, String> {

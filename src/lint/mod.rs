@@ -26,7 +26,7 @@ pub use ignore::{Baseline, LintConfig};
 pub use matching::{Kind, Match, PredicateMatch, Presence, Side};
 pub use rule::{Example, Group, Rule, RuleSet, Seen, Severity};
 pub use run::{Finding, Findings, Setting, lint};
-pub use subject::Planner;
+pub use subject::{Planner, Sharding};
 
 #[cfg(test)]
 mod tests;

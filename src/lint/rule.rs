@@ -143,9 +143,12 @@ pub struct Example {
     /// The text that the finding points at.
     #[serde(default)]
     pub finds: Option<String>,
-    /// The sharding key of each sharded table.
+    /// The sharding key of each sharded table. With a schema the router itself is asked.
     #[serde(default)]
     pub sharding: BTreeMap<String, String>,
+    /// Tables with a copy on every shard.
+    #[serde(default)]
+    pub reference: Vec<String>,
 }
 
 /// What a log shows of an example.
@@ -179,6 +182,15 @@ pub struct Seen {
     /// Sets of parameters, as PostgreSQL logs them.
     #[serde(default)]
     pub parameters: Vec<String>,
+    /// Transactions that stood idle after it.
+    #[serde(default)]
+    pub idles: u64,
+    /// The longest they did, in milliseconds.
+    #[serde(default)]
+    pub idle_ms: f64,
+    /// Executions whose constants differed from those before.
+    #[serde(default)]
+    pub varied: u64,
 }
 
 impl Rule {

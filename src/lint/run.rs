@@ -1,14 +1,12 @@
 //! All rules over all templates of a workload.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::checks;
 use super::evidence::Evidence;
 use super::ignore::ignored_in;
 use super::rule::{Group, Rule, RuleSet, Severity};
-use super::subject::{Hit, Planner, Subject};
+use super::subject::{Hit, Planner, Sharding, Subject};
 use crate::sql::catalog::Catalog;
 use crate::sql::facts::{Facts, RelationSource, Span, StatementKind};
 use crate::sql::{facts, parse};
@@ -19,8 +17,8 @@ use crate::workload::{Template, Workload};
 pub struct Setting<'a> {
     /// The database's catalog; empty when there is none.
     pub catalog: Catalog,
-    /// The sharding key column of each sharded table.
-    pub sharding: BTreeMap<String, String>,
+    /// How its tables lie on shards.
+    pub sharding: Sharding,
     /// The planner, when there is a server to ask.
     pub planner: Planner<'a>,
 }
@@ -111,7 +109,6 @@ pub fn lint(workload: &Workload, rules: &RuleSet, setting: &Setting<'_>, progres
         ..Findings::default()
     };
     let ask = |statement: &str, parameters: u32| setting.planner.ask(statement, parameters);
-    let sharding = |table: &str| setting.sharding.get(table).cloned();
     for template in workload.templates() {
         progress();
         let parsed = match parse(&template.example) {
@@ -130,7 +127,7 @@ pub fn lint(workload: &Workload, rules: &RuleSet, setting: &Setting<'_>, progres
         if !is_of_interest(&facts) {
             continue;
         }
-        let subject = Subject::new(&facts, &setting.catalog, template, &sharding, &ask);
+        let subject = Subject::new(&facts, &setting.catalog, template, &setting.sharding, &ask);
         let unwanted = ignored_in(&template.example);
         for rule in rules.iter() {
             let Some(hit) = examine(&subject, rule).into_iter().next() else { continue };

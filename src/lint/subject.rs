@@ -1,14 +1,18 @@
 //! One statement under examination: its facts, the catalog, the planner, what the log shows.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::evidence::{Evidence, PlanEvidence};
 use crate::error::Result;
+use crate::route::{self, Refusal, SessionFacts, TextBindings, Topology};
 use crate::sql::catalog::{Catalog, CatalogSource, Column, Index, Table};
 use crate::sql::explain::PlanNode;
 use crate::sql::facts::{
     ColumnRef, Comparison, Facts, Operand, Predicate, Relation, RelationId, RelationSource, ScopeId, Span,
 };
+use crate::sql::lexer::LexOptions;
+use crate::sql::template::Scanner;
 use crate::workload::Template;
 
 /// One match of a rule in a statement.
@@ -45,6 +49,26 @@ impl Hit {
     }
 }
 
+/// How tables lie on shards, as a configuration says.
+#[derive(Debug, Default)]
+pub struct Sharding {
+    /// The key column of each sharded table.
+    pub keys: BTreeMap<String, String>,
+    /// Tables with a copy on every shard.
+    pub reference: BTreeSet<String>,
+    /// The router's view, which needs the catalog.
+    pub topology: Option<Topology>,
+}
+
+/// What the router makes of a statement.
+#[derive(Debug)]
+pub struct Routed {
+    /// Its rows are collected on one shard.
+    pub collects: bool,
+    /// Why the proxy refuses it, if it does.
+    pub refusal: Option<Refusal>,
+}
+
 /// The planner, asked at most once a statement.
 #[derive(Default)]
 pub struct Planner<'a> {
@@ -77,8 +101,8 @@ pub struct Subject<'a> {
     pub catalog: &'a Catalog,
     /// What the log shows.
     pub template: &'a Template,
-    /// The sharding key column of a table, when the configuration names one.
-    pub sharding: &'a dyn Fn(&str) -> Option<String>,
+    /// How tables lie on shards; empty when nothing says.
+    pub sharding: &'a Sharding,
     ask: Ask<'a>,
     plan: OnceCell<Option<Result<PlanNode>>>,
 }
@@ -89,10 +113,23 @@ impl<'a> Subject<'a> {
         facts: &'a Facts,
         catalog: &'a Catalog,
         template: &'a Template,
-        sharding: &'a dyn Fn(&str) -> Option<String>,
+        sharding: &'a Sharding,
         ask: Ask<'a>,
     ) -> Self {
         Self { sql: &template.example, facts, catalog, template, sharding, ask, plan: OnceCell::new() }
+    }
+
+    /// What the router makes of the statement, when the shards and the catalog are known.
+    pub fn routed(&self) -> Option<Routed> {
+        let topology = self.sharding.topology.as_ref()?;
+        let mut scanner = Scanner::new(LexOptions::default());
+        let constants = scanner.scan(self.sql.as_bytes()).bindings.to_vec();
+        let plan = route::plan(self.sql, &constants, topology, SessionFacts::default());
+        let bindings = TextBindings { sql: self.sql, constants: &constants, parameters: &[] };
+        // What depends on a parameter cannot be told from the template.
+        let bound = if self.facts.parameters == 0 { plan.bind(&bindings).err() } else { None };
+        let refusal = plan.refusal().cloned().or(bound);
+        Some(Routed { collects: plan.collect().is_some(), refusal })
     }
 
     /// PostgreSQL's plan, `None` when there is no server to ask or it could not say.

@@ -11,7 +11,7 @@ mod sessions;
 mod template;
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use rustc_hash::FxHasher;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use template::{Place, Template};
 
 use crate::sql::lexer::{LexOptions, split_statements};
-use crate::sql::template::{Fingerprint, Scanner};
+use crate::sql::template::{BindingKind, Fingerprint, Scan, Scanner};
 use sessions::Sessions;
 
 /// What became of an observed statement.
@@ -107,6 +107,28 @@ pub trait Sink {
 /// How many templates a workload keeps; statements of further ones are only counted.
 pub const MAX_TEMPLATES: usize = 50_000;
 
+/// What a statement's constants come down to.
+#[derive(Debug, Clone, Copy)]
+struct Constants {
+    /// How many, parameters too.
+    count: u32,
+    /// A hash of those written into the text; 0 when there are none.
+    hash: u64,
+}
+
+impl Constants {
+    fn of(scan: &Scan<'_>, sql: &[u8]) -> Self {
+        let mut hasher = FxHasher::default();
+        let mut written = false;
+        for binding in scan.bindings.iter().filter(|binding| !matches!(binding.kind, BindingKind::Param(_))) {
+            hasher.write(binding.bytes(sql));
+            written = true;
+        }
+        let hash = if written { hasher.finish() | 1 } else { 0 };
+        Self { count: scan.bindings.len() as u32, hash }
+    }
+}
+
 type Index = HashMap<u64, u32, BuildHasherDefault<FxHasher>>;
 
 /// Templates with how often and how long they ran.
@@ -168,6 +190,15 @@ impl Workload {
         }
     }
 
+    /// Follows the session's transaction; once it has ended, its longest pause is counted where it was made.
+    fn note_idle(&mut self, observation: &Observation<'_>, at: u32) {
+        let word = TransactionWord::of(observation.sql);
+        let Some((template, milliseconds)) = self.sessions.in_transaction(observation, at, word) else { return };
+        if let Some(template) = self.templates.get_mut(template as usize) {
+            template.idle(milliseconds);
+        }
+    }
+
     /// Rebuilds what a saved workload does not carry.
     fn reindex(&mut self) {
         if self.index.len() != self.templates.len() {
@@ -190,7 +221,7 @@ impl Workload {
     }
 
     /// One statement of an observation (which may hold several).
-    fn observe_one(&mut self, observation: &Observation<'_>, fingerprint: Fingerprint, bindings: u32) {
+    fn observe_one(&mut self, observation: &Observation<'_>, fingerprint: Fingerprint, constants: Constants) {
         let Some(at) = self.place_of(observation, fingerprint) else {
             self.left_out += 1;
             self.statements += 1;
@@ -203,9 +234,12 @@ impl Workload {
             Outcome::Failed if self.sessions.failed(observation.session, at) => template.errors += 1,
             Outcome::Failed | Outcome::Executed => {
                 self.statements += 1;
-                template.seen(observation, bindings);
+                template.seen(observation, constants);
                 let run = self.sessions.ran(observation, at);
                 template.ran_in_a_row(run, observation);
+                if observation.session != 0 {
+                    self.note_idle(observation, at);
+                }
             }
         }
     }
@@ -216,21 +250,24 @@ impl Sink for Workload {
         self.reindex();
         let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(LexOptions::default()));
         let scan = scanner.scan(observation.sql);
-        let (statements, fingerprint, bindings) = (scan.statements, scan.fingerprint, scan.bindings.len() as u32);
+        let (statements, fingerprint) = (scan.statements, scan.fingerprint);
         match statements {
             0 => {}
-            1 => self.observe_one(observation, fingerprint, bindings),
+            1 => {
+                let constants = Constants::of(&scan, observation.sql);
+                self.observe_one(observation, fingerprint, constants);
+            }
             _ => {
                 let text = String::from_utf8_lossy(observation.sql);
                 let mut duration_ms = observation.duration_ms;
                 for range in split_statements(&text, LexOptions::default()) {
                     let Some(part) = text.get(range) else { continue };
                     let scan = scanner.scan(part.as_bytes());
-                    let (fingerprint, bindings) = (scan.fingerprint, scan.bindings.len() as u32);
+                    let (fingerprint, constants) = (scan.fingerprint, Constants::of(&scan, part.as_bytes()));
                     // The log knows one duration for all of them: it goes to the first that is not BEGIN or the like.
                     let own = if is_transaction_word(part) { None } else { duration_ms.take() };
                     let part = Observation { sql: part.as_bytes(), duration_ms: own, ..*observation };
-                    self.observe_one(&part, fingerprint, bindings);
+                    self.observe_one(&part, fingerprint, constants);
                 }
             }
         }
@@ -258,9 +295,38 @@ impl Sink for Workload {
     }
 
     fn duration(&mut self, session: u64, milliseconds: f64) {
-        let pending = self.sessions.finished(session);
+        let pending = self.sessions.finished_after(session, milliseconds);
         if let Some(template) = pending.and_then(|at| self.templates.get_mut(at as usize)) {
             template.took(milliseconds);
+        }
+    }
+}
+
+/// What a statement does to its session's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TransactionWord {
+    Begins,
+    Ends,
+    Neither,
+}
+
+impl TransactionWord {
+    fn of(sql: &[u8]) -> Self {
+        let sql = sql.trim_ascii_start();
+        let word = sql.split(|byte| !byte.is_ascii_alphabetic()).next().unwrap_or_default();
+        let is = |names: &[&[u8]]| names.iter().any(|name| word.eq_ignore_ascii_case(name));
+        let has = |name: &[u8]| {
+            sql.get(..sql.len().min(64))
+                .unwrap_or_default()
+                .windows(name.len())
+                .any(|part| part.eq_ignore_ascii_case(name))
+        };
+        if is(&[b"begin", b"start"]) {
+            Self::Begins
+        } else if is(&[b"commit", b"end", b"abort"]) || is(&[b"rollback"]) && !has(b" to ") {
+            Self::Ends
+        } else {
+            Self::Neither
         }
     }
 }

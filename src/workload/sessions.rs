@@ -5,7 +5,7 @@ use std::hash::BuildHasherDefault;
 
 use rustc_hash::FxHasher;
 
-use super::Observation;
+use super::{Observation, TransactionWord};
 
 /// Sessions remembered at once; when there are more, all are forgotten and remembered anew.
 const MAX_SESSIONS: usize = 20_000;
@@ -13,6 +13,8 @@ const MAX_SESSIONS: usize = 20_000;
 const LOOP_GAP: u32 = 3;
 /// Two executions further apart than this, in milliseconds, are no loop.
 const LOOP_PAUSE_MS: i64 = 1000;
+/// A pause within a transaction that is noticed, in milliseconds.
+const PAUSE_MS: i64 = 500;
 /// Templates remembered per session.
 const RECENT: usize = 4;
 
@@ -33,6 +35,14 @@ struct Session {
     pending: Option<u32>,
     position: u32,
     recent: [Option<Run>; RECENT],
+    /// A transaction is open, as far as the log tells.
+    transaction: bool,
+    /// When the last statement began, where its end is not yet known.
+    began_ms: Option<i64>,
+    /// The last statement, and when it ended.
+    ended: Option<(u32, i64)>,
+    /// The transaction's longest pause so far, and the statement before it.
+    pause: Option<(u32, i64)>,
 }
 
 /// All sessions that are remembered.
@@ -69,6 +79,49 @@ impl Sessions {
         let length = before.map_or(1, |run| run.length.saturating_add(1));
         *slot = Some(Run { template, position, length, at_ms });
         length
+    }
+
+    /// Follows the session's transaction; when it ends, answers its longest pause and the statement before that.
+    ///
+    /// A pause is counted only between a BEGIN and an end that were both seen: where a log holds but some statements, a
+    /// transaction that looks open may long be over.
+    pub(super) fn in_transaction(
+        &mut self,
+        observation: &Observation<'_>,
+        template: u32,
+        word: TransactionWord,
+    ) -> Option<(u32, f64)> {
+        let session = self.by_id.get_mut(&observation.session)?;
+        let start = observation.at_ms.map(|at| at - observation.duration_ms.map_or(0, |length| length as i64));
+        if let (true, Some((before, ended)), Some(start)) = (session.transaction, session.ended, start) {
+            let pause = start - ended;
+            if pause >= PAUSE_MS && session.pause.is_none_or(|(_, longest)| pause > longest) {
+                session.pause = Some((before, pause));
+            }
+        }
+        session.ended = observation.at_ms.filter(|_| observation.duration_ms.is_some()).map(|at| (template, at));
+        session.began_ms = observation.at_ms.filter(|_| observation.duration_ms.is_none());
+        match word {
+            TransactionWord::Neither => None,
+            TransactionWord::Begins => {
+                session.transaction = true;
+                session.pause = None;
+                None
+            }
+            TransactionWord::Ends => {
+                session.transaction = false;
+                session.pause.take().map(|(before, pause)| (before, pause as f64))
+            }
+        }
+    }
+
+    /// The session's statement is over after so many milliseconds: its template, when it still awaited that.
+    pub(super) fn finished_after(&mut self, session: u64, milliseconds: f64) -> Option<u32> {
+        let template = self.finished(session)?;
+        if let Some(session) = self.by_id.get_mut(&session) {
+            session.ended = session.began_ms.take().map(|began| (template, began + milliseconds as i64));
+        }
+        Some(template)
     }
 
     /// The session's statement failed; true when it is the one that was just counted.

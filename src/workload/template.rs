@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Observation, Outcome};
+use super::{Constants, Counts, Observation, Outcome};
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::{Fingerprint, template_text};
 
@@ -65,6 +65,18 @@ pub struct Template {
     pub lock_waits: u64,
     /// Milliseconds it waited.
     pub lock_wait_ms: f64,
+    /// Transactions that stood idle after it.
+    #[serde(default)]
+    pub idles: u64,
+    /// The longest they did, in milliseconds.
+    #[serde(default)]
+    pub idle_ms: f64,
+    /// Executions whose constants, written into the text, were others than the time before.
+    #[serde(default)]
+    pub varied: u64,
+    /// A hash of the last execution's constants; 0 when it had none.
+    #[serde(skip)]
+    pub(crate) last_constants: u64,
 }
 
 /// A template that a session runs so many times in a row runs in a loop.
@@ -112,13 +124,21 @@ impl Template {
             temp_bytes: 0,
             lock_waits: 0,
             lock_wait_ms: 0.0,
+            idles: 0,
+            idle_ms: 0.0,
+            varied: 0,
+            last_constants: 0,
         }
     }
 
     /// Counts an execution.
-    pub(super) fn seen(&mut self, observation: &Observation<'_>, bindings: u32) {
+    pub(super) fn seen(&mut self, observation: &Observation<'_>, constants: Constants) {
         self.count += 1;
-        self.max_bindings = self.max_bindings.max(bindings);
+        self.max_bindings = self.max_bindings.max(constants.count);
+        if constants.hash != 0 {
+            self.varied += u64::from(self.last_constants != 0 && self.last_constants != constants.hash);
+            self.last_constants = constants.hash;
+        }
         if observation.outcome == Outcome::Failed {
             self.errors += 1;
         }
@@ -171,6 +191,12 @@ impl Template {
         self.temp_bytes += bytes;
     }
 
+    /// Counts a transaction that stood idle after it.
+    pub(super) fn idle(&mut self, milliseconds: f64) {
+        self.idles += 1;
+        self.idle_ms = self.idle_ms.max(milliseconds);
+    }
+
     /// Counts a wait for a lock.
     pub(super) fn lock_wait(&mut self, milliseconds: f64) {
         self.lock_waits += 1;
@@ -201,6 +227,9 @@ impl Template {
         self.temp_bytes += other.temp_bytes;
         self.lock_waits += other.lock_waits;
         self.lock_wait_ms += other.lock_wait_ms;
+        self.idles += other.idles;
+        self.idle_ms = self.idle_ms.max(other.idle_ms);
+        self.varied += other.varied;
         self.parameters.extend(other.parameters);
         self.parameters.truncate(MAX_PARAMETER_SETS);
         for (own, theirs) in [

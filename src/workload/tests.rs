@@ -83,3 +83,58 @@ fn a_saved_workload_can_be_merged() {
     let [first, second] = both.templates() else { panic!("two templates") };
     assert_eq!((first.count, first.min_ms, first.max_ms, second.count), (3, 1.0, 3.0, 1));
 }
+
+#[test]
+fn a_pause_within_a_transaction_is_counted_where_it_was_made() {
+    let run = |log: &[(&str, i64, Option<f64>)]| {
+        let mut workload = Workload::new();
+        for (sql, at, duration) in log {
+            match (*sql, duration) {
+                ("", Some(milliseconds)) => workload.duration(1, *milliseconds),
+                _ => workload.observe(&Observation { at_ms: Some(*at), ..seen(sql, 1, *duration) }),
+            }
+        }
+        let idle = workload.templates().iter().find(|template| template.idles > 0);
+        idle.map(|template| (template.example.clone(), template.idles, template.idle_ms))
+    };
+    let long = [
+        ("BEGIN", 0, Some(0.0)),
+        ("UPDATE t SET a = 1", 10, Some(5.0)),
+        ("SELECT 1", 6000, Some(990.0)),
+        ("COMMIT", 6001, Some(0.5)),
+    ];
+    assert_eq!(run(&long), Some(("UPDATE t SET a = 1".to_owned(), 1, 5000.0)));
+    // Its own time is not idle.
+    let busy = [("BEGIN", 0, Some(0.0)), ("UPDATE t SET a = 1", 9000, Some(9000.0)), ("COMMIT", 9001, Some(0.5))];
+    assert_eq!(run(&busy), None);
+    // Statements logged as they begin, their durations later.
+    let split = [
+        ("BEGIN", 0, None),
+        ("", 0, Some(0.1)),
+        ("UPDATE t SET a = 1", 10, None),
+        ("", 0, Some(90.0)),
+        ("COMMIT", 4100, None),
+    ];
+    assert_eq!(run(&split), Some(("UPDATE t SET a = 1".to_owned(), 1, 4000.0)));
+    // Without an end, or outside: nothing.
+    assert_eq!(run(&long[..3]), None);
+    assert_eq!(run(&long[1..3]), None);
+    let after = [
+        ("BEGIN", 0, Some(0.0)),
+        ("COMMIT", 1, Some(0.5)),
+        ("SELECT 1", 9000, Some(0.1)),
+        ("ROLLBACK", 9001, Some(0.1)),
+    ];
+    assert_eq!(run(&after), None);
+}
+
+#[test]
+fn constants_that_change_in_the_text_are_noticed_and_parameters_are_not() {
+    let mut workload = Workload::new();
+    for number in 0..10 {
+        workload.observe(&seen(&format!("SELECT {number}"), 1, None));
+        workload.observe(&seen("SELECT a FROM t WHERE b = $1 LIMIT 5", 1, None));
+    }
+    let varied: Vec<u64> = workload.templates().iter().map(|template| template.varied).collect();
+    assert_eq!(varied, [9, 0]);
+}

@@ -71,9 +71,27 @@ async fn misbehave(url: &str) {
         assert_eq!(outcome.is_err(), planted.sql.contains("nope"), "{}", planted.sql);
     }
     extended(&client).await;
+    workload(&client).await;
     client.simple_query("SELECT 'the end'").await.unwrap();
     drop(client);
     driver.await.unwrap().unwrap();
+}
+
+const IDLED: &str = "UPDATE orders SET status = 'paid' WHERE id = 3";
+
+/// What only the order and the times of a log show.
+async fn workload(client: &Client) {
+    for id in 0..120 {
+        // Others in between, or it would be a loop too.
+        client.simple_query(&format!("SELECT note FROM orders WHERE id = {id}")).await.unwrap();
+        for other in ["SELECT 1", "SELECT 1, 2", "SELECT 1, 2, 3", "SELECT 1, 2, 3, 4"] {
+            client.simple_query(other).await.unwrap();
+        }
+    }
+    client.simple_query("BEGIN").await.unwrap();
+    client.simple_query(IDLED).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    client.simple_query("COMMIT").await.unwrap();
 }
 
 async fn extended(client: &Client) {
@@ -116,7 +134,12 @@ fn lint(log: &Path, more: &[&str]) -> (BTreeSet<String>, Value) {
 fn expected(rules: impl Fn(&'static Planted) -> &'static [&'static str]) -> BTreeSet<String> {
     let planted =
         SIMPLE.iter().flat_map(|planted| rules(planted).iter().map(|rule| format!("{rule}: {}", planted.sql)));
-    let looped = [format!("n-plus-one: {LOOPED}"), format!("leading-wildcard-like: {PATTERN}")];
+    let looped = [
+        format!("n-plus-one: {LOOPED}"),
+        format!("leading-wildcard-like: {PATTERN}"),
+        format!("idle-in-transaction: {IDLED}"),
+        "literals-not-parameterised: SELECT note FROM orders WHERE id = 0".to_owned(),
+    ];
     planted.chain(looped).collect()
 }
 

@@ -47,3 +47,60 @@ fn a_folder_without_a_log_is_an_error() {
     assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
     assert!(stderr(&output).contains("nothing of a log"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_configuration_tells_what_sharding_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let config = file(
+        "pgweir.yaml",
+        "users: {app: {password: secret}}
+databases:
+  shop:
+    shards:
+      - {name: a, primary: \"postgres://app@10.0.0.1/shop\"}
+      - {name: b, primary: \"postgres://app@10.0.0.2/shop\"}
+    sharding:
+      tables: {orders: {key: customer_id}, shipments: {key: warehouse_id}}
+      reference: [countries]
+",
+    );
+    let schema = file(
+        "schema.sql",
+        "CREATE TABLE orders (id bigint, customer_id bigint NOT NULL, PRIMARY KEY (customer_id, id));
+         CREATE TABLE shipments (id bigint, order_id bigint, warehouse_id bigint NOT NULL, PRIMARY KEY (warehouse_id, id));
+         CREATE TABLE countries (code text PRIMARY KEY, name text);
+         CREATE TABLE strays (id bigint PRIMARY KEY);",
+    );
+    let sql = file(
+        "app.sql",
+        "SELECT s.id FROM orders o JOIN shipments s ON s.order_id = o.id WHERE o.customer_id = 7;
+         UPDATE countries SET name = 'Norge' WHERE code = 'no';
+         SELECT id FROM strays WHERE id = 7;
+         SELECT id FROM orders WHERE customer_id = 7;",
+    );
+    let found = |more: &[&str]| {
+        let output = pgweir(&[&["lint", "--format", "json", "--fail-on", "never", "-c", &config, &sql], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let findings = document["findings"].as_array().unwrap().clone();
+        let sharding = findings.iter().filter(|finding| finding["group"] == "sharding");
+        let mut rules: Vec<String> =
+            sharding.map(|finding| format!("{} {}", finding["rule"].as_str().unwrap(), finding["line"])).collect();
+        rules.sort();
+        (rules, document["notes"].to_string())
+    };
+    let (rules, notes) = found(&[]);
+    assert_eq!(rules, ["cross-shard-join 1", "missing-sharding-key 1", "reference-table-write 2"]);
+    assert!(notes.contains("not told without --schema"), "{notes}");
+    let (rules, notes) = found(&["--schema", &schema]);
+    assert_eq!(
+        rules,
+        ["cross-shard-join 1", "missing-sharding-key 1", "reference-table-write 2", "refused-statement 3"]
+    );
+    assert!(!notes.contains("not told"), "{notes}");
+}

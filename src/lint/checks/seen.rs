@@ -68,3 +68,32 @@ pub(super) fn lock_wait(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
     let message = format!("it waited {} times for a lock, {:.0} ms in all", template.lock_waits, template.lock_wait_ms);
     vec![Hit::new(target_span(subject), message).by(Evidence::Workload)]
 }
+
+/// Transactions stood open and did nothing after the statement.
+pub(super) fn idle_in_transaction(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
+    let template = subject.template;
+    if template.idles == 0 || template.idle_ms < rule.threshold("ms", 1000.0) {
+        return Vec::new();
+    }
+    let seconds = template.idle_ms / 1000.0;
+    let message = format!(
+        "{} transactions stood idle after it, the longest for {seconds:.1} s, and kept what they had locked",
+        template.idles
+    );
+    vec![Hit::new(target_span(subject), message).by(Evidence::Workload)]
+}
+
+/// One statement sent again and again as text, with other constants in it each time.
+pub(super) fn literals_not_parameterised(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
+    let template = subject.template;
+    let (count, varied) = (template.count as f64, template.varied as f64);
+    let is_query = !matches!(subject.facts.kind, StatementKind::Ddl | StatementKind::Other);
+    if count < rule.threshold("count", 100.0) || varied < count * rule.threshold("share", 0.5) || !is_query {
+        return Vec::new();
+    }
+    let message = format!(
+        "it ran {} times with its constants in the text, {} times with others than before: each is parsed and planned anew",
+        template.count, template.varied
+    );
+    vec![Hit::new(target_span(subject), message).by(Evidence::Workload)]
+}

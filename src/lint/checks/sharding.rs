@@ -1,14 +1,15 @@
 //! What a sharded database pays for: statements that name no key, keys that change.
 
 use crate::lint::evidence::Evidence;
+use crate::lint::matching::target_span;
 use crate::lint::rule::Rule;
 use crate::lint::subject::{Hit, Subject};
-use crate::sql::facts::{Comparison, JoinKind, Operand, Relation, RelationId, RelationSource};
+use crate::sql::facts::{Access, Comparison, JoinKind, Operand, Relation, RelationId, RelationSource};
 
 /// The sharding key of a relation occurrence, when its table is sharded.
 fn key_of(subject: &Subject<'_>, relation: &Relation) -> Option<String> {
     match &relation.source {
-        RelationSource::Table { name, .. } => (subject.sharding)(name),
+        RelationSource::Table { name, .. } => subject.sharding.keys.get(name).cloned(),
         _ => None,
     }
 }
@@ -80,10 +81,11 @@ fn key_links(subject: &Subject<'_>, sharded: &[(RelationId, &Relation, String)])
 /// UPDATE that sets the sharding key: the row would have to move.
 pub(super) fn sharding_key_update(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
     let hit = |(column, _): &(crate::sql::facts::ColumnRef, Operand)| {
-        let target =
-            subject.facts.relations.iter().find(|relation| {
-                relation.access == crate::sql::facts::Access::Write && relation.join != JoinKind::Left
-            })?;
+        let target = subject
+            .facts
+            .relations
+            .iter()
+            .find(|relation| relation.access == Access::Write && relation.join != JoinKind::Left)?;
         let key = key_of(subject, target)?;
         (column.name == key).then(|| {
             let name = target.visible_name().unwrap_or("the table");
@@ -93,4 +95,63 @@ pub(super) fn sharding_key_update(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hi
         })
     };
     subject.facts.assignments.iter().filter_map(hit).collect()
+}
+
+/// A join of sharded tables that their keys do not connect: no shard has the rows of both.
+pub(super) fn cross_shard_join(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
+    let facts = subject.facts;
+    if facts.insert.is_some() || facts.unknown.is_some() {
+        return Vec::new();
+    }
+    let with_ids = facts.relations.iter().enumerate();
+    let sharded: Vec<(RelationId, &Relation, String)> =
+        with_ids.filter_map(|(at, relation)| Some((RelationId(at), relation, key_of(subject, relation)?))).collect();
+    let Some((first, one, one_key)) = sharded.first() else { return Vec::new() };
+    let mut together = vec![*first];
+    let links = key_links(subject, &sharded);
+    for _ in 0..sharded.len() {
+        for (from, to) in links.iter().flat_map(|(one, other)| [(one, other), (other, one)]) {
+            if together.contains(from) && !together.contains(to) {
+                together.push(*to);
+            }
+        }
+    }
+    // Two keys that are each compared with a value are a matter of these values.
+    let apart = |(id, _, key): &&(RelationId, &Relation, String)| {
+        !(together.contains(id) || fixed(subject, *first, one_key) && fixed(subject, *id, key))
+    };
+    let Some((_, other, key)) = sharded.iter().find(apart) else { return Vec::new() };
+    // The router may know better: equal keys through other tables, a subquery of its own.
+    if subject.routed().is_some_and(|routed| !routed.collects) {
+        return Vec::new();
+    }
+    let name = |relation: &Relation| relation.visible_name().unwrap_or("the table").to_owned();
+    let (one, other_name) = (name(one), name(other));
+    let message = format!(
+        "{one} and {other_name} are not joined by their sharding keys: rows of all shards are collected to join them"
+    );
+    vec![Hit::new(other.span, message).by(Evidence::Schema).instead(format!(
+        "join them by {one}.{one_key} = {other_name}.{key} too, or make one of them a reference table"
+    ))]
+}
+
+/// A write to a table of which every shard has a copy.
+pub(super) fn reference_table_write(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
+    let written = subject.facts.relations.iter().filter(|relation| relation.access == Access::Write);
+    let hit = |relation: &Relation| {
+        let RelationSource::Table { name, .. } = &relation.source else { return None };
+        subject.sharding.reference.contains(name).then(|| {
+            let message = format!("{name} has a copy on every shard: each write is a transaction over all of them");
+            Hit::new(relation.span, message).by(Evidence::Schema)
+        })
+    };
+    written.filter_map(hit).collect()
+}
+
+/// What the proxy would answer with an error.
+pub(super) fn refused_statement(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit> {
+    let Some(refusal) = subject.routed().and_then(|routed| routed.refusal) else { return Vec::new() };
+    let span = refusal.span.unwrap_or_else(|| target_span(subject));
+    let message = format!("a sharded database refuses it: {}", refusal.reason);
+    vec![Hit::new(span, message).by(Evidence::Schema).instead(refusal.hint)]
 }
