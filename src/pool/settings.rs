@@ -20,6 +20,15 @@ pub enum Value {
     Sql(String),
 }
 
+impl Value {
+    /// It as it was given.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Sql(text) => text,
+        }
+    }
+}
+
 /// Settings by lower-case name, sorted.
 pub type Settings = Vec<(String, Value)>;
 

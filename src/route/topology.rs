@@ -52,6 +52,8 @@ pub struct Topology {
     pub(super) shards: Arc<[String]>,
     pub(super) tables: HashMap<QualifiedName, TableUse>,
     pub(super) catalog: Arc<Catalog>,
+    /// All shards are logged in to under one name.
+    pub(super) is_one_user: bool,
 }
 
 fn qualified(name: &config::TableName) -> QualifiedName {
@@ -91,7 +93,10 @@ impl Topology {
             let at = at.ok_or_else(|| Error::config(format!("there is no shard {shard}")))?;
             tables.insert(qualified(name), TableUse::Local(ShardId(at)));
         }
-        let mut topology = Self { shards, tables, catalog };
+        let mut users = database.shards.iter().map(|shard| &shard.primary.user);
+        let first = users.next();
+        let is_one_user = users.all(|user| Some(user) == first);
+        let mut topology = Self { shards, tables, catalog, is_one_user };
         topology.check_definitions();
         Ok(topology)
     }

@@ -38,12 +38,26 @@ impl ShardedSession {
             .hint("SET client_encoding TO 'UTF8'."));
         }
         let facts = SessionFacts {
-            default_search_path: !self.want.iter().any(|(name, _)| name == "search_path"),
+            default_search_path: self.names_mean_the_same(),
             standard_conforming_strings: standard,
             utf8: encoding == "UTF8",
         };
         self.scanner.set_options(LexOptions { standard_conforming_strings: standard });
         Ok(facts)
+    }
+
+    /// Whether unqualified names mean what they meant to who read the catalog: the same schemas are searched.
+    fn names_mean_the_same(&self) -> bool {
+        let of = |wanted: &str| self.want.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.text());
+        let (path, role) = (of("search_path"), of("role"));
+        if path.is_none() && role.is_none() && of("session_authorization").is_none() {
+            return true;
+        }
+        let Some(snapshot) = self.shared.current() else { return false };
+        // What "$user" stands for.
+        let mut users: Vec<&str> = role.iter().chain(&of("session_authorization")).copied().collect();
+        users.push(self.shared.user());
+        snapshot.searches(path, &users)
     }
 
     /// A parameter as the client was told.

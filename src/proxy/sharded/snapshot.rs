@@ -80,6 +80,29 @@ impl Snapshot {
         Ok(planned)
     }
 
+    /// Whether that search path, or the one there is without it, finds what the catalog's finds, when `"$user"` may stand for
+    /// any of these users.
+    pub fn searches(&self, path: Option<&str>, users: &[&str]) -> bool {
+        let catalog = self.topology.catalog();
+        let bare = |name: &str| name.trim().trim_matches(['"', '\'']).to_owned();
+        let has_schema = |name: &str| {
+            catalog.search_path.iter().any(|schema| schema == name)
+                || catalog.tables().any(|(_, table)| table.name.schema == name)
+        };
+        let is_users = path.is_none_or(|path| path.contains("$user"));
+        if is_users && users.iter().any(|user| has_schema(&bare(user))) {
+            return false;
+        }
+        let Some(path) = path else { return true };
+        // A quoted string is one name, with whatever commas are in it.
+        if path.contains('\'') && path.contains(',') {
+            return false;
+        }
+        let is_plain = |name: &String| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        let named: Vec<String> = path.split(',').map(bare).filter(|name| name != "$user").collect();
+        named.iter().all(is_plain) && catalog.search_path == named
+    }
+
     /// The statement with the queries of its views in their places.
     pub fn expand(&self, sql: &str) -> Option<String> {
         route::expand(sql, &self.topology)
@@ -153,6 +176,11 @@ impl Shared {
     /// Who ends deadlocks over shards.
     pub fn deadlocks(&self) -> &Arc<Deadlocks> {
         &self.deadlocks
+    }
+
+    /// Who reads the catalog.
+    pub fn user(&self) -> &str {
+        self.settings.shards.first().and_then(|shard| shard.primary.user.as_deref()).unwrap_or_default()
     }
 
     /// A shard's name, for messages.

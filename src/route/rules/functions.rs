@@ -4,6 +4,9 @@ use crate::route::context::{Context, Use};
 use crate::route::functions::{Steadiness, steadiness};
 use crate::route::plan::TemplatePlan;
 
+/// Functions that name a user.
+const USERS: &[&str] = &["current_role", "current_user", "session_user", "user"];
+
 /// A function that is not built in can read other tables, keep state or change settings unseen. So can some
 /// that are built in (see [`crate::route::functions`]). One that answers from the server's own state may only be called
 /// where no user table is read: its answer would be one shard's.
@@ -13,6 +16,9 @@ pub(super) fn unknown_function(context: &Context<'_>) -> Option<TemplatePlan> {
     context.facts.functions.iter().find_map(|call| {
         let known = steadiness(call.schema.as_deref(), &call.name);
         let reason = match known {
+            Some(_) if USERS.contains(&call.name.as_str()) && has_rows && !context.topology.is_one_user => {
+                format!("{} has another answer on each shard, as their URLs name several users", call.name)
+            }
             None => format!("the function {} is not known to read its arguments only", call.name),
             Some(Steadiness::Server) if has_rows => {
                 format!("{} answers for one server, next to tables that lie on several", call.name)

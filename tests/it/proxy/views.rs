@@ -44,3 +44,40 @@ fn views_over_row_security_are_refused() {
     // Views are not written through.
     assert!(client.query("update mine set id = 1").starts_with("E:0A000"));
 }
+
+/// Names mean what they meant when the catalog was read, or nothing is answered.
+#[test]
+fn a_search_path_that_finds_the_same_is_as_good() {
+    let both = Both::new(2);
+    let mut client = both.several();
+    let ask = "select count(*) from customers";
+    for same in ["public", "'public'", "\"$user\", public", "\"public\"", "\"$user\",public"] {
+        assert_eq!(client.query(&format!("set search_path = {same}")), "C:SET Z:I", "{same}");
+        assert_eq!(client.value(ask), "45", "{same}");
+    }
+    for other in ["pg_catalog", "public, pg_catalog", "'public, x'", "PUBLIC", "other, public", "''"] {
+        assert_eq!(client.query(&format!("set search_path = {other}")), "C:SET Z:I", "{other}");
+        assert!(client.query(ask).starts_with("E:0A000"), "{other}");
+        assert_eq!(client.value("select id from public.customers where id = 7"), "7", "{other}");
+    }
+    client.query("reset search_path");
+    assert_eq!(client.value(ask), "45");
+    // "$user" is whoever the client has become.
+    both.cluster.query("postgres", "create role clerk").unwrap();
+    for shard in 0..2 {
+        let grant = "grant select on all tables in schema public to clerk; create schema clerk; grant usage on schema clerk to clerk";
+        both.cluster.query(&format!("s{shard}"), grant).unwrap();
+    }
+    assert_eq!(client.query("set role clerk"), "C:SET Z:I");
+    assert_eq!(client.value(ask), "45");
+    assert_eq!(client.value("select current_user from customers where id = 1"), "clerk");
+    assert_eq!(client.value("select distinct current_user from customers"), "clerk");
+    client.query("reset role");
+    client.query("set my.tenant = 'fr'");
+    assert_eq!(client.value("select count(*) from customers where country = current_setting('my.tenant')"), "12");
+    for shard in 0..2 {
+        both.cluster.query(&format!("s{shard}"), "create table clerk.customers (id bigint)").unwrap();
+    }
+    client.query("set role clerk");
+    crate::support::wait_until("it is noticed", || client.query(ask).starts_with("E:0A000"));
+}
