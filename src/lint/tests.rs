@@ -34,3 +34,27 @@ fn the_documentation_is_up_to_date() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md")).expect("docs/rules.md");
     assert!(written == render(&rules), "docs/rules.md is stale: run `pgweir rules docs -o docs/rules.md`");
 }
+
+#[test]
+fn every_rule_on_the_page_about_writing_rules_works() {
+    let page = include_str!("../../docs/writing-rules.md");
+    let rules: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(rule, _)| rule).collect();
+    assert_eq!(rules.len(), 5, "the page's rules are found");
+    for text in rules {
+        let rule = Rule::parse(text, "docs/writing-rules.md").expect("a rule");
+        assert_eq!(test_rule(&rule), [], "{}", rule.id);
+    }
+}
+
+#[test]
+fn the_page_about_writing_rules_names_every_word() {
+    let page = include_str!("../../docs/writing-rules.md");
+    let source = include_str!("matching.rs");
+    // The fields of both structures, and the sides.
+    let fields =
+        source.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": ")).map(|(name, _)| name);
+    for field in fields.map(|name| if name == "where_clause" { "where" } else { name }) {
+        assert!(page.contains(&format!("`{field}")), "match: {field} is not on the page");
+    }
+}
