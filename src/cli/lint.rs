@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::follow::{Follow, Form};
 use super::output;
 use crate::config;
 use crate::db::blocking::Session;
@@ -27,6 +28,7 @@ Examples:
   pgweir lint --database-url postgres://me@127.0.0.1/shop postgresql.csv.gz
   pgweir lint --schema schema.sql --fail-on error migrations/*.sql
   zcat old.log.gz | pgweir lint --format json -o findings.json -
+  pgweir lint --follow --format jsonl /var/log/postgresql/
   pgweir lint --format html --redact -o report.html postgresql.log
   pgweir lint --write-baseline known.json app.log; later: pgweir lint --baseline known.json app.log
 
@@ -78,6 +80,10 @@ pub struct Args {
     /// Take every constant out of the report, so that it can be shared
     #[arg(long)]
     redact: bool,
+
+    /// Go on reading as the logs grow and are rotated, and print each finding once as it comes (text or jsonl)
+    #[arg(long, conflicts_with_all = ["database_url", "write_baseline", "top", "output"])]
+    follow: bool,
 
     /// Report only findings that this file does not know
     #[arg(long, value_name = "FILE")]
@@ -150,6 +156,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Some(path) => sharding(path, &catalog, &mut notes)?,
         None => Sharding::default(),
     };
+    if args.follow {
+        let setting = Setting { catalog, sharding, planner: Planner::default() };
+        return follow(&args, &rules, &accepted, &setting);
+    }
     let (workload, files) = read(&args, &mut notes)?;
     let planner = session.as_mut().map_or_else(Planner::default, |session| Planner::new(session));
     let setting = Setting { catalog, sharding, planner };
@@ -297,7 +307,29 @@ fn schema(path: &Path, notes: &mut Vec<String>) -> Result<Catalog> {
     Ok(catalog)
 }
 
-fn read(args: &Args, notes: &mut Vec<String>) -> Result<(Workload, Vec<Report>)> {
+/// Prints findings of growing logs until the process is ended.
+fn follow(args: &Args, rules: &RuleSet, accepted: &LintConfig, setting: &Setting<'_>) -> Result<ExitCode> {
+    let form = match args.format {
+        Format::Text => Form::Text(output::colour_on(&std::io::stdout())),
+        Format::Jsonl => Form::Lines,
+        _ => return Err(Error::usage("--follow prints text or jsonl").hint("add --format jsonl")),
+    };
+    if args.files.iter().any(|file| file == "-") {
+        return Err(Error::usage("standard input cannot be followed").hint("name the log, or its folder"));
+    }
+    let prepare = |findings: &mut Findings| {
+        leave_out(args, accepted, findings, &mut Vec::new())?;
+        if args.redact {
+            findings.redact();
+        }
+        Ok(())
+    };
+    let options = options(args);
+    Follow { names: &args.files, options: &options, rules, setting, form, prepare: &prepare }.run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: &Args) -> logs::Options {
     let format = match args.log_format {
         FormatOfLog::Auto => LogFormat::Auto,
         FormatOfLog::Stderr => LogFormat::Stderr,
@@ -305,7 +337,11 @@ fn read(args: &Args, notes: &mut Vec<String>) -> Result<(Workload, Vec<Report>)>
         FormatOfLog::Jsonlog => LogFormat::Jsonlog,
         FormatOfLog::Sql => LogFormat::Sql,
     };
-    let options = logs::Options { format, log_line_prefix: args.log_line_prefix.clone() };
+    logs::Options { format, log_line_prefix: args.log_line_prefix.clone() }
+}
+
+fn read(args: &Args, notes: &mut Vec<String>) -> Result<(Workload, Vec<Report>)> {
+    let options = options(args);
     let inputs = logs::inputs(&args.files)?;
     let sizes = inputs.iter().filter_map(|input| std::fs::metadata(&input.name).ok());
     let bar = progress_bar("{msg:24} {bar:40} {bytes}/{total_bytes} {eta}", sizes.map(|file| file.len()).sum());

@@ -9,6 +9,7 @@ pub mod advise;
 pub mod check;
 pub mod demo;
 pub mod explain;
+mod follow;
 pub mod init;
 pub mod lint;
 pub mod output;

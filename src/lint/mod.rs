@@ -25,7 +25,7 @@ pub use examples::{Failure, test_rule};
 pub use ignore::{Baseline, LintConfig};
 pub use matching::{Kind, Match, PredicateMatch, Presence, Side};
 pub use rule::{Example, Group, Rule, RuleSet, Seen, Severity};
-pub use run::{Finding, Findings, Setting, lint};
+pub use run::{Finding, Findings, Setting, lint, lint_from};
 pub use subject::{Planner, Sharding};
 
 #[cfg(test)]

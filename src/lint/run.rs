@@ -102,6 +102,17 @@ impl Findings {
 
 /// Examines every template once; `progress` is told after each.
 pub fn lint(workload: &Workload, rules: &RuleSet, setting: &Setting<'_>, progress: &dyn Fn()) -> Findings {
+    lint_from(workload, 0, rules, setting, progress)
+}
+
+/// Examines the templates from the `first`-th on, as [`lint`] does all of them.
+pub fn lint_from(
+    workload: &Workload,
+    first: usize,
+    rules: &RuleSet,
+    setting: &Setting<'_>,
+    progress: &dyn Fn(),
+) -> Findings {
     let mut all = Findings {
         statements: workload.statements,
         templates: workload.templates().len() as u64,
@@ -109,7 +120,7 @@ pub fn lint(workload: &Workload, rules: &RuleSet, setting: &Setting<'_>, progres
         ..Findings::default()
     };
     let ask = |statement: &str, parameters: u32| setting.planner.ask(statement, parameters);
-    for template in workload.templates() {
+    for template in workload.templates().iter().skip(first) {
         progress();
         let parsed = match parse(&template.example) {
             Ok(parsed) if !template.example_cut => parsed,

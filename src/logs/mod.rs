@@ -14,6 +14,7 @@ mod counts;
 mod csvlog;
 mod detect;
 mod feed;
+mod follow;
 mod jsonlog;
 mod open;
 mod order;
@@ -30,6 +31,7 @@ mod wrapped;
 use std::io::Read;
 
 pub use feed::Report;
+pub use follow::Follower;
 pub use order::{Input, inputs};
 
 use crate::error::{Error, Result};

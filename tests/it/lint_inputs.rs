@@ -104,3 +104,51 @@ databases:
     );
     assert!(!notes.contains("not told"), "{notes}");
 }
+
+/// Ends the process when the test is over.
+struct Following(std::process::Child);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_live_log_is_followed_through_its_rotation() {
+    use std::io::{BufRead, Write};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("postgresql.log");
+    let append = |path: &std::path::Path, statement: &str| {
+        let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
+        writeln!(file, "2026-11-22 22:41:36.123 UTC [42] LOG:  duration: 1 ms  statement: {statement}").unwrap();
+    };
+    std::fs::write(folder.path().join("readme.txt"), "nothing of a log\n".repeat(10_000)).unwrap();
+    append(&path, "SELECT * FROM first WHERE id = 1");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_pgweir"))
+        .args(["lint", "--follow", "--format", "jsonl", folder.path().to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    let _child = Following(child);
+    let (found, findings) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.lines().map_while(Result::ok).try_for_each(|line| found.send(line)));
+    let next = || {
+        let line = findings.recv_timeout(std::time::Duration::from_secs(20)).expect("a finding");
+        let finding: Value = serde_json::from_str(&line).unwrap();
+        format!("{} {}", finding["rule"].as_str().unwrap(), finding["example"].as_str().unwrap())
+    };
+    assert_eq!(next(), "select-star SELECT * FROM first WHERE id = 1");
+    // The same again is no news; what is new comes, also from the file that takes the name, and from another one.
+    append(&path, "SELECT * FROM first WHERE id = 2");
+    append(&path, "UPDATE second SET a = 1");
+    assert_eq!(next(), "update-without-where UPDATE second SET a = 1");
+    std::fs::rename(&path, folder.path().join("postgresql.log.1")).unwrap();
+    append(&path, "DELETE FROM third");
+    assert_eq!(next(), "delete-without-where DELETE FROM third");
+    append(&folder.path().join("postgresql-tomorrow.log"), "DELETE FROM fourth");
+    assert_eq!(next(), "delete-without-where DELETE FROM fourth");
+}

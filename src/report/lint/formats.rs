@@ -13,10 +13,7 @@ impl LintReport<'_> {
     /// # Errors
     /// Never for findings of this program: every field has a JSON form.
     pub fn json_lines(&self) -> Result<String, serde_json::Error> {
-        let mut text = String::new();
-        for finding in &self.findings.findings {
-            let _ = writeln!(text, "{}", serde_json::to_string(finding)?);
-        }
+        let mut text = self.lines_of_findings()?;
         let all = self.findings;
         let summary = json!({
             "summary": {
@@ -25,6 +22,18 @@ impl LintReport<'_> {
             }
         });
         let _ = writeln!(text, "{summary}");
+        Ok(text)
+    }
+
+    /// The findings as JSON, one a line, without the summary.
+    ///
+    /// # Errors
+    /// Never for findings of this program: every field has a JSON form.
+    pub fn lines_of_findings(&self) -> Result<String, serde_json::Error> {
+        let mut text = String::new();
+        for finding in &self.findings.findings {
+            let _ = writeln!(text, "{}", serde_json::to_string(finding)?);
+        }
         Ok(text)
     }
 

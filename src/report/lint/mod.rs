@@ -83,6 +83,21 @@ impl LintReport<'_> {
     /// The report for people.
     pub fn text(&self, colour: bool) -> String {
         let paint = if colour { &COLOURS } else { &PLAIN };
+        let mut text = self.text_of_findings(colour);
+        let more = self.findings.findings.len().saturating_sub(SHOWN_FINDINGS);
+        if more > 0 {
+            let _ = writeln!(text, "{more} more findings are not shown; --format json has them all\n");
+        }
+        for note in self.notes {
+            let _ = writeln!(text, "{}note{}: {note}", paint.bold, paint.reset);
+        }
+        self.summary(&mut text, paint);
+        text
+    }
+
+    /// The worst findings for people, without the summary.
+    pub fn text_of_findings(&self, colour: bool) -> String {
+        let paint = if colour { &COLOURS } else { &PLAIN };
         let mut text = String::new();
         let mut explained: Vec<&str> = Vec::new();
         for finding in self.findings.findings.iter().take(SHOWN_FINDINGS) {
@@ -95,14 +110,6 @@ impl LintReport<'_> {
             }
             text.push('\n');
         }
-        let more = self.findings.findings.len().saturating_sub(SHOWN_FINDINGS);
-        if more > 0 {
-            let _ = writeln!(text, "{more} more findings are not shown; --format json has them all\n");
-        }
-        for note in self.notes {
-            let _ = writeln!(text, "{}note{}: {note}", paint.bold, paint.reset);
-        }
-        self.summary(&mut text, paint);
         text
     }
 
