@@ -44,7 +44,8 @@ impl Follow<'_, '_> {
     /// Reads, examines and prints until the process is ended, or nobody reads what is printed.
     pub fn run(&self) -> Result<()> {
         let mut followers = Vec::new();
-        let mut workload = Workload::new();
+        let keys = !self.setting.sharding.keys.is_empty();
+        let mut workload = if keys { Workload::with_values() } else { Workload::new() };
         let mut told: BTreeSet<(String, String)> = BTreeSet::new();
         let mut strange: BTreeSet<String> = BTreeSet::new();
         let (mut examined, mut reviewed, mut unseen) = (0, Instant::now(), false);

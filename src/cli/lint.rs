@@ -346,7 +346,8 @@ fn read(args: &Args, notes: &mut Vec<String>) -> Result<(Workload, Vec<Report>)>
     let sizes = inputs.iter().filter_map(|input| std::fs::metadata(&input.name).ok());
     let bar = progress_bar("{msg:24} {bar:40} {bytes}/{total_bytes} {eta}", sizes.map(|file| file.len()).sum());
     bar.set_message("reading");
-    let mut workload = Workload::new();
+    // Only the rules of sharding ask for values.
+    let mut workload = if args.config.is_some() { Workload::with_values() } else { Workload::new() };
     let mut reports = Vec::new();
     let mut strange = None;
     for input in &inputs {

@@ -118,6 +118,7 @@ fn template(example: &Example) -> Result<Template, String> {
             idles,
             idle_ms,
             varied,
+            values,
         } = seen.clone();
         template = Template {
             count,
@@ -132,6 +133,7 @@ fn template(example: &Example) -> Result<Template, String> {
             idles,
             idle_ms,
             varied,
+            values,
             ..template
         };
     }

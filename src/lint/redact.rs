@@ -22,6 +22,9 @@ impl Findings {
             let redacted = redact(&finding.example);
             finding.span =
                 FindingSpan { start: redacted.place(finding.span.start), end: redacted.place(finding.span.end) };
+            if let Some(quoted) = finding.quoted.take() {
+                finding.message = finding.message.replace(&quoted, "?");
+            }
             finding.message = redacted.apply(&finding.message);
             finding.suggestion = redacted.apply(&finding.suggestion);
             finding.example = redacted.text;

@@ -14,6 +14,7 @@ use super::checks;
 use super::evidence::Evidence;
 use super::matching::Match;
 use crate::error::{Error, Result};
+use crate::workload::Values;
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/rules");
 
@@ -191,6 +192,9 @@ pub struct Seen {
     /// Executions whose constants differed from those before.
     #[serde(default)]
     pub varied: u64,
+    /// The values of its constants, in order.
+    #[serde(default)]
+    pub values: Vec<Values>,
 }
 
 impl Rule {

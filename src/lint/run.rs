@@ -46,6 +46,9 @@ pub struct Finding {
     pub total_ms: f64,
     /// What was found.
     pub message: String,
+    /// A part of the message that quotes a value which the example does not hold.
+    #[serde(skip)]
+    pub quoted: Option<String>,
     /// What to write instead.
     pub suggestion: String,
     /// Where in the example.
@@ -206,6 +209,7 @@ fn finding(rule: &Rule, hit: Hit, template: &Template) -> Finding {
         count: template.count,
         total_ms: template.total_ms,
         message: hit.message,
+        quoted: hit.quoted,
         suggestion: hit.suggestion.unwrap_or(first_line),
         span: FindingSpan { start, end },
         file: template.place.file.clone(),

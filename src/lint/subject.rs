@@ -26,18 +26,27 @@ pub struct Hit {
     pub evidence: Evidence,
     /// What to write instead, where that can be said better than the rule does.
     pub suggestion: Option<String>,
+    /// A part of the message that quotes a value which the statement itself does not hold.
+    pub quoted: Option<String>,
 }
 
 impl Hit {
     /// A hit that the text alone shows.
     pub fn new(span: Span, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), evidence: Evidence::Syntax, suggestion: None }
+        Self { span, message: message.into(), evidence: Evidence::Syntax, suggestion: None, quoted: None }
     }
 
     /// With better evidence than the text.
     #[must_use]
     pub fn by(mut self, evidence: Evidence) -> Self {
         self.evidence = evidence;
+        self
+    }
+
+    /// With a part of the message that a redacted report must not show.
+    #[must_use]
+    pub fn quoting(mut self, part: String) -> Self {
+        self.quoted = Some(part);
         self
     }
 

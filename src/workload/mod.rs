@@ -9,6 +9,7 @@
 
 mod sessions;
 mod template;
+mod values;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -17,6 +18,7 @@ use rustc_hash::FxHasher;
 use serde::{Deserialize, Serialize};
 
 pub use template::{Place, Template};
+pub use values::Values;
 
 use crate::sql::lexer::{LexOptions, split_statements};
 use crate::sql::template::{BindingKind, Fingerprint, Scan, Scanner};
@@ -145,6 +147,9 @@ pub struct Workload {
     sessions: Sessions,
     #[serde(skip)]
     scanner: Option<Scanner>,
+    /// Values of constants are looked at.
+    #[serde(skip)]
+    with_values: bool,
     /// Bytes of text that the templates hold.
     #[serde(skip)]
     example_used: usize,
@@ -154,6 +159,11 @@ impl Workload {
     /// An empty workload.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty workload that also notes which values constants have most often ([`Template::values`]).
+    pub fn with_values() -> Self {
+        Self { with_values: true, ..Self::default() }
     }
 
     /// The templates, in the order in which they were first seen.
@@ -256,6 +266,12 @@ impl Sink for Workload {
             1 => {
                 let constants = Constants::of(&scan, observation.sql);
                 self.observe_one(observation, fingerprint, constants);
+                if self.with_values && observation.outcome == Outcome::Executed {
+                    let at = self.index.get(&fingerprint.0).map(|at| *at as usize);
+                    if let Some(template) = at.and_then(|at| self.templates.get_mut(at)) {
+                        values::note(&mut template.values, observation, scan.bindings);
+                    }
+                }
             }
             _ => {
                 let text = String::from_utf8_lossy(observation.sql);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::values::{self, Values};
 use super::{Constants, Counts, Observation, Outcome};
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::{Fingerprint, template_text};
@@ -74,6 +75,9 @@ pub struct Template {
     /// Executions whose constants, written into the text, were others than the time before.
     #[serde(default)]
     pub varied: u64,
+    /// The values of its first constants, where the workload looks at them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<Values>,
     /// A hash of the last execution's constants; 0 when it had none.
     #[serde(skip)]
     pub(crate) last_constants: u64,
@@ -127,6 +131,7 @@ impl Template {
             idles: 0,
             idle_ms: 0.0,
             varied: 0,
+            values: Vec::new(),
             last_constants: 0,
         }
     }
@@ -230,6 +235,7 @@ impl Template {
         self.idles += other.idles;
         self.idle_ms = self.idle_ms.max(other.idle_ms);
         self.varied += other.varied;
+        values::merge(&mut self.values, other.values);
         self.parameters.extend(other.parameters);
         self.parameters.truncate(MAX_PARAMETER_SETS);
         for (own, theirs) in [

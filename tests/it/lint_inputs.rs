@@ -105,6 +105,34 @@ databases:
     assert!(!notes.contains("not told"), "{notes}");
 }
 
+#[test]
+fn a_hot_key_is_found_and_its_value_can_be_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("pgweir.yaml");
+    let text = "users: {app: {password: secret}}\ndatabases: {shop: {shards: [{name: a, primary: 'postgres://app@10.0.0.1/shop'}], \
+                sharding: {tables: {orders: {key: customer_id}}}}}\n";
+    std::fs::write(&config, text).unwrap();
+    let log = folder.path().join("postgresql.log");
+    let line = |number: u32| {
+        let customer = if number % 3 == 0 { number } else { 4711 };
+        format!(
+            "2026-11-22 22:41:36.123 UTC [{number}] LOG:  duration: 1 ms  execute s: SELECT total FROM orders WHERE customer_id = $1\n\
+             2026-11-22 22:41:36.123 UTC [{number}] DETAIL:  parameters: $1 = '{customer}'\n"
+        )
+    };
+    std::fs::write(&log, (1..=1500).map(line).collect::<String>()).unwrap();
+    let found = |more: &[&str]| {
+        let arguments =
+            ["lint", "--format", "jsonl", "--fail-on", "never", "-c", config.to_str().unwrap(), log.to_str().unwrap()];
+        let text = stdout(&pgweir(&[&arguments, more].concat()));
+        text.lines().find(|line| line.contains("hot-key")).unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let finding = found(&[]);
+    assert!(finding.contains("customer_id = '4711' in 6"), "{finding}");
+    let finding = found(&["--redact"]);
+    assert!(!finding.contains("4711") && finding.contains("customer_id = ? in 6"), "{finding}");
+}
+
 /// Ends the process when the test is over.
 struct Following(std::process::Child);
 

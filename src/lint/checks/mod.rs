@@ -45,6 +45,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("for-update-without-skip-locked", queries::for_update_without_skip_locked),
     ("function-on-column", columns::function_on_column),
     ("having-without-aggregate", queries::having_without_aggregate),
+    ("hot-key", sharding::hot_key),
     ("huge-in-list", lists::huge_in_list),
     ("idle-in-transaction", seen::idle_in_transaction),
     ("ilike-without-trigram", patterns::ilike_without_trigram),

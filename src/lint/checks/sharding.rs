@@ -4,7 +4,9 @@ use crate::lint::evidence::Evidence;
 use crate::lint::matching::target_span;
 use crate::lint::rule::Rule;
 use crate::lint::subject::{Hit, Subject};
-use crate::sql::facts::{Access, Comparison, JoinKind, Operand, Relation, RelationId, RelationSource};
+use crate::sql::facts::{Access, Comparison, JoinKind, Operand, Predicate, Relation, RelationId, RelationSource};
+use crate::sql::lexer::LexOptions;
+use crate::sql::template::Scanner;
 
 /// The sharding key of a relation occurrence, when its table is sharded.
 fn key_of(subject: &Subject<'_>, relation: &Relation) -> Option<String> {
@@ -154,4 +156,41 @@ pub(super) fn refused_statement(subject: &Subject<'_>, _rule: &Rule) -> Vec<Hit>
     let span = refusal.span.unwrap_or_else(|| target_span(subject));
     let message = format!("a sharded database refuses it: {}", refusal.reason);
     vec![Hit::new(span, message).by(Evidence::Schema).instead(refusal.hint)]
+}
+
+/// One value of the key in most of the executions, as far as the log shows values.
+pub(super) fn hot_key(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
+    let mut scanner = Scanner::new(LexOptions::default());
+    let constants = scanner.scan(subject.sql.as_bytes()).bindings;
+    let key_and_value = |predicate: &Predicate| {
+        let is_key = |operand: &Operand| {
+            let column = operand.column()?;
+            let key = key_of(subject, subject.relation(column.relation?)?)?;
+            (column.name == key).then_some(key)
+        };
+        let right = predicate.right.as_ref()?;
+        let (key, value) = match (is_key(&predicate.left), is_key(right)) {
+            (Some(key), None) => (key, right.span()),
+            (None, Some(key)) => (key, predicate.left.span()),
+            _ => return None,
+        };
+        let index = constants.iter().position(|it| value.start <= it.start && it.end <= value.end)?;
+        Some((key, subject.template.values.get(index)?))
+    };
+    let by_key = subject.facts.predicates.iter().filter(|it| it.conjunctive && it.comparison == Comparison::Eq);
+    let hit = |predicate: &Predicate| {
+        let (key, values) = key_and_value(predicate)?;
+        let (value, count) = values.most()?;
+        let share = count as f64 / values.seen.max(1) as f64;
+        let enough =
+            values.seen as f64 >= rule.threshold("executions", 1000.0) && share >= rule.threshold("share", 0.5);
+        enough.then(|| {
+            let quoted = format!("'{}'", value.trim_matches('\''));
+            let percent = 100.0 * share;
+            let message =
+                format!("{key} = {quoted} in {percent:.0} % of {} executions: one shard does that work", values.seen);
+            Hit::new(predicate.span, message).by(Evidence::Workload).quoting(quoted)
+        })
+    };
+    by_key.filter_map(hit).collect()
 }
