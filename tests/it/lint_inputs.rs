@@ -114,7 +114,7 @@ fn a_hot_key_is_found_and_its_value_can_be_left_out() {
     std::fs::write(&config, text).unwrap();
     let log = folder.path().join("postgresql.log");
     let line = |number: u32| {
-        let customer = if number % 3 == 0 { number } else { 4711 };
+        let customer = if number.is_multiple_of(3) { number } else { 4711 };
         format!(
             "2026-11-22 22:41:36.123 UTC [{number}] LOG:  duration: 1 ms  execute s: SELECT total FROM orders WHERE customer_id = $1\n\
              2026-11-22 22:41:36.123 UTC [{number}] DETAIL:  parameters: $1 = '{customer}'\n"
