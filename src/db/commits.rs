@@ -139,7 +139,7 @@ pub async fn decisions(client: &Client, seconds: f64) -> Result<(i64, Vec<Decisi
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
     let now: i64 = client.query_one(now, &[]).await.map_err(failed)?.get(0);
     let sql = "SELECT gid, committed, participants FROM pgweir.commits \
-               WHERE made < clock_timestamp() - make_interval(secs => $1) ORDER BY made LIMIT 5000";
+               WHERE made < clock_timestamp() - make_interval(secs => $1) ORDER BY made LIMIT 20000";
     let rows = client.query(sql, &[&seconds]).await.map_err(failed)?;
     Ok((now, rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()))
 }
