@@ -196,6 +196,8 @@ fn serve(scene: &Scene, dice: &mut Dice) {
         let pick = |shard: usize, dice: &mut Dice| scene.accounts[shard][dice.below(scene.accounts[shard].len())];
         let (from, to) = (pick(first, dice), pick(second, dice));
         let id = scene.next.fetch_add(1, Ordering::Relaxed);
+        // Other tests run beside this one.
+        std::thread::sleep(Duration::from_millis(5));
         let Some(told) = transfer(&mut client, id, from, to, dice) else { return };
         scene.told.lock().unwrap().insert(id, told);
         if told == Told::Unknown {

@@ -95,8 +95,8 @@ fn a_decider_that_is_lost_at_its_commit_is_asked() {
 
 #[test]
 fn an_outcome_that_cannot_be_known_is_said_so() {
-    let wired = Wired::new("");
-    for (cut, after) in [(Cut::Before, [100, 100]), (Cut::After, [99, 101])] {
+    at_once([(Cut::Before, [100, 100]), (Cut::After, [99, 101])], |(cut, after)| {
+        let wired = Wired::new("");
         wired.relays[0].cut_at("COMMIT", cut, true);
         let (told, detail) = wired.transfer();
         assert_eq!(told, "E:08007 Z:I");
@@ -105,7 +105,15 @@ fn an_outcome_that_cannot_be_known_is_said_so() {
         wired.relays[0].up();
         wired.wait_for_recovery();
         assert_eq!(wired.amounts(), after);
-    }
+    });
+}
+
+/// Both of two cases, which mostly wait.
+fn at_once<T: Send>(cases: [T; 2], run: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        let runs = cases.map(|case| scope.spawn(|| run(case)));
+        runs.into_iter().for_each(|run| run.join().unwrap());
+    });
 }
 
 #[test]
@@ -183,7 +191,7 @@ fn a_shard_that_is_down_harms_nobody_else() {
 /// A shard's server dies in the middle of a commit, and its synchronous standby takes over.
 #[test]
 fn a_shard_that_fails_over_loses_nothing() {
-    for (at, word, told) in [(1, "COMMIT PREPARED", "C:COMMIT Z:I"), (0, "COMMIT\0", "E:08007 Z:I")] {
+    at_once([(1, "COMMIT PREPARED", "C:COMMIT Z:I"), (0, "COMMIT\0", "E:08007 Z:I")], |(at, word, told)| {
         let mut wired = Wired::new("");
         let standby = wired.shards[at].standby(&Options::default()).unwrap();
         let primary = &wired.shards[at];
@@ -204,7 +212,7 @@ fn a_shard_that_fails_over_loses_nothing() {
         wired.shards[at].query("postgres", "select pg_reload_conf()").unwrap();
         wait_until("it goes on", || wired.transfer().0 == "C:COMMIT Z:I");
         assert_eq!(wired.amounts(), [98, 102]);
-    }
+    });
 }
 
 /// A decider that is slow, not dead, is decided for: whoever waits for its word ends its backend.
