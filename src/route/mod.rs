@@ -88,9 +88,15 @@ pub fn plan(sql: &str, constants: &[Binding], topology: &Topology, session: Sess
     rules::decide(&context)
 }
 
-/// Whether a function of PostgreSQL's own reads nothing but its arguments, the session and the transaction, and writes nothing.
+/// Whether a function of PostgreSQL's own reads nothing but its arguments and the transaction, and writes nothing. What tells of
+/// settings and roles may have another answer on another server.
 pub fn is_steady_builtin(name: &str) -> bool {
-    matches!(functions::steadiness(None, name), Some(functions::Steadiness::Immutable | functions::Steadiness::Stable))
+    let of_server = ["current_role", "current_setting", "current_user", "session_user", "user"].contains(&name);
+    !of_server
+        && matches!(
+            functions::steadiness(None, name),
+            Some(functions::Steadiness::Immutable | functions::Steadiness::Stable)
+        )
 }
 
 /// What is known of a statement without a tree: its command. `unknown` keeps it from being taken for more.

@@ -84,7 +84,7 @@ impl Recovery {
             let refused = |reason: String| {
                 Failure::error("55000", format!("shard {} cannot commit atomically: {reason}", post.name))
                     .detail("The transaction is rolled back on every shard.")
-                    .hint("Run `pgweir init -c FILE` on the shards, or see docs/operations.md.")
+                    .hint("Run `pgweir init -c FILE` on the shards, or see docs/commit.md.")
             };
             let id = known.map_err(refused)?;
             if deployment.as_ref().is_some_and(|before| *before != id) {

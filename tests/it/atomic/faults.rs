@@ -250,7 +250,7 @@ pub(super) fn children(of: u32) -> Vec<u32> {
 }
 
 fn time() -> Duration {
-    let seconds = std::env::var("PGWEIR_FAULT_SECONDS").map_or(50, |seconds| seconds.parse().unwrap());
+    let seconds = std::env::var("PGWEIR_FAULT_SECONDS").map_or(60, |seconds| seconds.parse().unwrap());
     Duration::from_secs(seconds)
 }
 

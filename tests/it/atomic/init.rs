@@ -3,7 +3,7 @@
 use pgweir::db::local::Cluster;
 
 use super::{Bank, config, shard};
-use crate::support::{pgweir, stderr, stdout};
+use crate::support::{Proxy, pgweir, stderr, stdout, wait_until};
 
 const TABLES: &str = "select count(*) from information_schema.tables where table_schema = 'pgweir'";
 
@@ -37,7 +37,14 @@ fn init_says_what_it_cannot_do() {
     assert!(said.contains("max_prepared_transactions is 0") && said.contains("s0") && !said.contains("s1"), "{said}");
     assert_eq!(shards[1].query("postgres", TABLES).unwrap()[0][0].as_deref(), Some("4"));
 
-    // What --print says does the same, and a server that says it is another shard is not taken.
+    // So does the proxy, when it starts.
+    let proxy = Proxy::start(&config(&shards, "atomic"));
+    wait_until("the log says it", || {
+        let log = proxy.log();
+        log.contains("max_prepared_transactions is 0 there") && log.contains("shard=\"s0\"")
+    });
+
+    // A server that says it is another shard is not taken.
     shards[1].query("postgres", "update pgweir.deployment set shard = 'other'").unwrap();
     let wrong = pgweir(&["init", "-c", path]);
     assert!(stderr(&wrong).contains("this server is shard other"), "{}", stderr(&wrong));
