@@ -23,7 +23,13 @@ pub fn victims(waiters: &[Waiter], waits: &[Wait]) -> Vec<String> {
         .filter_map(|(shard, waits, holds)| Some((holder(*shard, *waits)?, holder(*shard, *holds)?)))
         .filter(|(from, to)| from != to)
         .collect();
-    let mut chosen = Vec::new();
+    // One that waits for itself, by way of two databases of one server, goes on by no other's end.
+    let waits_for_itself = |waiter: &&Waiter| {
+        waits.iter().any(|(shard, waits, holds)| {
+            waits != holds && [waits, holds].into_iter().all(|pid| waiter.backends.contains(&(*shard, *pid)))
+        })
+    };
+    let mut chosen: Vec<String> = waiters.iter().filter(waits_for_itself).map(|waiter| waiter.id.clone()).collect();
     loop {
         let in_circle = (0..waiters.len()).filter(|&node| reaches(&edges, node, node));
         let Some(victim) = in_circle.max_by_key(|&node| waiters.get(node).map(|waiter| &waiter.id)) else {
@@ -75,6 +81,13 @@ mod tests {
         assert_eq!(victims(&waiters, &over_three), ["c"]);
         let two = [(0, 2, 1), (1, 1, 2), (2, 3, 4), (1, 4, 3)];
         assert_eq!(victims(&waiters, &two), ["d", "b"]);
+    }
+
+    #[test]
+    fn who_waits_for_itself_is_chosen() {
+        let waiters = [waiter("a", &[(0, 1), (0, 2)]), waiter("b", &[(0, 3), (1, 3)])];
+        assert_eq!(victims(&waiters, &[(0, 2, 1)]), ["a"]);
+        assert!(victims(&waiters, &[(0, 2, 2), (0, 3, 1), (1, 3, 1)]).is_empty());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Finds deadlocks over shards, and ends one statement of each with 40P01.
 //!
-//! Nothing is asked of a server before a statement of a transaction over several shards has been running for a second, and
-//! somebody else's as well. Then the servers are asked who waits for whom. Locks are held until a transaction ends, so that a circle
+//! Nothing is asked of a server before a statement of a transaction over several shards has been running for a second. Then the servers are asked who waits for whom. Locks are held until a transaction ends, so that a circle
 //! which is there twice, of statements that are the same ones still, is a deadlock. Where commits are atomic
 //! instances tell each other of their waiting transactions, in a table on the first shard.
 
@@ -72,8 +71,7 @@ impl Deadlocks {
         }
         *lock(&self.due) = Some(now + EVERY);
         let slow = self.slow(clients, now);
-        let enough = if self.instance.is_some() { 1 } else { 2 };
-        if slow.len() < enough || self.busy.swap(true, Ordering::AcqRel) {
+        if slow.is_empty() || self.busy.swap(true, Ordering::AcqRel) {
             return;
         }
         let watch = self.clone();
@@ -97,8 +95,9 @@ impl Deadlocks {
             }
             let targets = client.targets();
             let backends = targets.iter().filter_map(|target| {
-                let shard = self.posts.iter().position(|post| post.is_at(target.server()))?;
-                Some((shard, i32::try_from(target.pid).ok()?))
+                // Process ids are a server's, which may have several shards.
+                let server = self.posts.iter().position(|post| post.is_on(target.server()))?;
+                Some((server, i32::try_from(target.pid).ok()?))
             });
             let instance = self.instance.as_deref().unwrap_or_default();
             let waiter = Waiter { id: format!("{instance}/{}/{beat}", client.id), backends: backends.collect() };
@@ -133,9 +132,6 @@ impl Deadlocks {
         let own = waiters.len();
         waiters.extend(self.others(&waiters).await);
         let others = waiters.len() > own;
-        if waiters.len() < 2 {
-            return (Vec::new(), others);
-        }
         let mut found = Vec::new();
         for (shard, post) in self.posts.iter().enumerate() {
             let here = |(at, pid): &(usize, i32)| (*at == shard).then_some(*pid);

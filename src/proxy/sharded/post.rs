@@ -19,7 +19,6 @@ pub(super) struct Post {
     /// Its name.
     pub(super) name: String,
     server: ServerUrl,
-    database: String,
     /// With the password.
     url: String,
     client: AsyncMutex<Option<Arc<Client>>>,
@@ -47,12 +46,10 @@ impl std::fmt::Debug for Post {
 
 impl Post {
     /// A shard of that name, at a URL that is opened when something is to be asked.
-    pub(super) fn new(name: &str, server: &ServerUrl, database: &str, url: String) -> Self {
-        let database = server.database.clone().unwrap_or_else(|| database.to_owned());
+    pub(super) fn new(name: &str, server: &ServerUrl, url: String) -> Self {
         Self {
             name: name.to_owned(),
             server: server.clone(),
-            database,
             url,
             client: AsyncMutex::default(),
             standing: Mutex::new(Err("it was not asked yet".to_owned())),
@@ -60,9 +57,9 @@ impl Post {
         }
     }
 
-    /// Whether that is its server, and its database.
-    pub(super) fn is_at(&self, target: &ServerTarget) -> bool {
-        self.server.host == target.host && self.server.port == target.port && self.database == target.database
+    /// Whether that is its server.
+    pub(super) fn is_on(&self, target: &ServerTarget) -> bool {
+        self.server.host == target.host && self.server.port == target.port
     }
 
     /// A session of this shard, which is kept while it lives.

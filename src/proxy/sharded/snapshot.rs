@@ -282,7 +282,7 @@ fn posts(name: &str, settings: &Settings) -> Result<Vec<Post>> {
     }
     let post = |shard: &Shard| {
         let url = connection_string(&shard.primary, name)?;
-        Ok(Post::new(&shard.name, &shard.primary, name, url))
+        Ok(Post::new(&shard.name, &shard.primary, url))
     };
     settings.shards.iter().map(post).collect()
 }

@@ -81,3 +81,15 @@ fn a_search_path_that_finds_the_same_is_as_good() {
     client.query("set role clerk");
     crate::support::wait_until("it is noticed", || client.query(ask).starts_with("E:0A000"));
 }
+
+/// Shards that are databases of one server share some catalogs, and with them locks.
+#[test]
+fn a_transaction_that_waits_for_itself_ends() {
+    let both = Both::new(2);
+    let mut client = both.several();
+    assert_eq!(client.query("analyze"), "C:ANALYZE Z:I");
+    assert_eq!(client.query("vacuum"), "C:VACUUM Z:I");
+    client.query("begin");
+    assert_eq!(client.query("analyze"), "E:40P01 Z:E");
+    assert_eq!(client.query("rollback"), "C:ROLLBACK Z:I");
+}
