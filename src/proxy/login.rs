@@ -25,6 +25,7 @@ use crate::proxy::clients::{Client, Clients, Quota, Seat};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
+use crate::proxy::findings;
 use crate::proxy::gate::{Gate, Origin};
 use crate::proxy::kin;
 use crate::proxy::logins::{Login, Logins};
@@ -68,6 +69,7 @@ impl House {
         let gate = ArcSwap::from_pointee(Gate::new(&config)?);
         let templates =
             (config.stats.templates > 0).then(|| Arc::new(Templates::new(config.stats.templates as usize, workers)));
+        templates.iter().for_each(findings::examine);
         let mut databases = HashMap::new();
         for (name, settings) in config.databases.iter().filter(|(name, _)| *name != ANY) {
             let database = Database::new(name, &config, settings, interned.clone(), templates.clone(), workers)?;

@@ -12,6 +12,7 @@
 //! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
 //! automatic databases that the configuration does not name
 //! meter    counts, bytes and times of everything that passes
+//! findings what the linter's rules say of it, off the clients' way
 //! admin    the console: `psql -d pgweir`
 //! ```
 //!
@@ -38,6 +39,7 @@ pub mod database;
 pub mod definitions;
 mod describe;
 pub mod expect;
+pub mod findings;
 pub mod from_client;
 mod from_server;
 pub mod functions;

@@ -7,6 +7,7 @@
 //! Memory is bounded by the number of templates kept, not by the number of statements seen; what did
 //! not fit is counted ([`Workload::left_out`]), never dropped silently.
 
+mod latency;
 mod sessions;
 mod template;
 mod values;
@@ -17,7 +18,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use rustc_hash::FxHasher;
 use serde::{Deserialize, Serialize};
 
-pub use template::{Place, Template};
+pub use latency::Latency;
+pub use template::{LOOP_LENGTH, Place, Template};
 pub use values::Values;
 
 use crate::sql::lexer::{LexOptions, split_statements};
@@ -94,6 +96,27 @@ pub struct Counts {
     pub min_ms: f64,
     /// The longest, in milliseconds.
     pub max_ms: f64,
+}
+
+/// What a proxy knows of the executions of one statement that passed through it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Passed {
+    /// How many.
+    pub calls: u64,
+    /// How many of them ended in an error.
+    pub errors: u64,
+    /// Their time in milliseconds.
+    pub total_ms: f64,
+    /// How often they took how long.
+    pub latency: Latency,
+    /// Most executions in a row by one session.
+    pub longest_run: u32,
+    /// Runs in a row of at least [`LOOP_LENGTH`].
+    pub loops: u32,
+    /// Transactions that stood idle after it.
+    pub idles: u64,
+    /// The longest they did, in milliseconds.
+    pub idle_ms: f64,
 }
 
 /// Takes what a source of statements sees, in its order.
@@ -200,6 +223,40 @@ impl Workload {
         }
     }
 
+    /// Adds executions that a proxy has counted. A text of several statements becomes several templates with the same counts.
+    pub fn passed(&mut self, observation: &Observation<'_>, passed: &Passed) {
+        let text = String::from_utf8_lossy(observation.sql);
+        let (min_ms, max_ms) = passed.latency.bounds();
+        let counts = Counts { calls: passed.calls, total_ms: passed.total_ms, min_ms, max_ms };
+        for range in split_statements(&text, LexOptions::default()) {
+            let Some(part) = text.get(range) else { continue };
+            let part = Observation { sql: part.as_bytes(), ..*observation };
+            let at = self.counted_at(&part, counts);
+            if let Some(template) = at.and_then(|at| self.templates.get_mut(at as usize)) {
+                template.passed(observation, passed);
+            }
+        }
+    }
+
+    /// Counts executions; where their template stands, unless it did not fit.
+    fn counted_at(&mut self, observation: &Observation<'_>, counts: Counts) -> Option<u32> {
+        self.reindex();
+        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(LexOptions::default()));
+        let scan = scanner.scan(observation.sql);
+        let (statements, fingerprint, bindings) = (scan.statements, scan.fingerprint, scan.bindings.len() as u32);
+        self.scanner = Some(scanner);
+        if statements == 0 {
+            return None;
+        }
+        self.statements += counts.calls;
+        let at = self.place_of(observation, fingerprint);
+        match at.and_then(|at| self.templates.get_mut(at as usize)) {
+            None => self.left_out += counts.calls,
+            Some(template) => template.counted(observation, bindings, counts),
+        }
+        at
+    }
+
     /// Follows the session's transaction; once it has ended, its longest pause is counted where it was made.
     fn note_idle(&mut self, observation: &Observation<'_>, at: u32) {
         let word = TransactionWord::of(observation.sql);
@@ -291,23 +348,7 @@ impl Sink for Workload {
     }
 
     fn counted(&mut self, observation: &Observation<'_>, counts: Counts) {
-        self.reindex();
-        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(LexOptions::default()));
-        let scan = scanner.scan(observation.sql);
-        let (statements, fingerprint, bindings) = (scan.statements, scan.fingerprint, scan.bindings.len() as u32);
-        self.scanner = Some(scanner);
-        if statements == 0 {
-            return;
-        }
-        self.statements += counts.calls;
-        match self.place_of(observation, fingerprint) {
-            None => self.left_out += counts.calls,
-            Some(at) => {
-                if let Some(template) = self.templates.get_mut(at as usize) {
-                    template.counted(observation, bindings, counts);
-                }
-            }
-        }
+        self.counted_at(observation, counts);
     }
 
     fn duration(&mut self, session: u64, milliseconds: f64) {

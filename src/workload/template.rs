@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::values::{self, Values};
-use super::{Constants, Counts, Observation, Outcome};
+use super::{Constants, Counts, Latency, Observation, Outcome, Passed};
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::{Fingerprint, template_text};
 
@@ -75,6 +75,9 @@ pub struct Template {
     /// Executions whose constants, written into the text, were others than the time before.
     #[serde(default)]
     pub varied: u64,
+    /// How often it took how long, where that was counted.
+    #[serde(default, skip_serializing_if = "Latency::is_empty")]
+    pub latency: Latency,
     /// The values of its first constants, where the workload looks at them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<Values>,
@@ -131,6 +134,7 @@ impl Template {
             idles: 0,
             idle_ms: 0.0,
             varied: 0,
+            latency: Latency::default(),
             values: Vec::new(),
             last_constants: 0,
         }
@@ -173,12 +177,26 @@ impl Template {
         remember(&mut self.databases, observation.database);
     }
 
+    /// Adds what a proxy knows besides of executions that are counted.
+    pub(super) fn passed(&mut self, observation: &Observation<'_>, passed: &Passed) {
+        self.errors += passed.errors;
+        self.latency.merge(&passed.latency);
+        self.longest_run = self.longest_run.max(passed.longest_run);
+        self.loops += passed.loops;
+        self.idles += passed.idles;
+        self.idle_ms = self.idle_ms.max(passed.idle_ms);
+        if let Some(parameters) = observation.parameters.filter(|_| self.parameters.len() < MAX_PARAMETER_SETS) {
+            self.parameters.push(clean(parameters, MAX_PARAMETER_BYTES).0);
+        }
+    }
+
     /// Counts a duration in milliseconds.
     pub(super) fn took(&mut self, milliseconds: f64) {
         self.min_ms = if self.timed == 0 { milliseconds } else { self.min_ms.min(milliseconds) };
         self.max_ms = self.max_ms.max(milliseconds);
         self.total_ms += milliseconds;
         self.timed += 1;
+        self.latency.note(milliseconds);
     }
 
     /// Counts the `run`-th execution in a row.
@@ -235,6 +253,7 @@ impl Template {
         self.idles += other.idles;
         self.idle_ms = self.idle_ms.max(other.idle_ms);
         self.varied += other.varied;
+        self.latency.merge(&other.latency);
         values::merge(&mut self.values, other.values);
         self.parameters.extend(other.parameters);
         self.parameters.truncate(MAX_PARAMETER_SETS);

@@ -64,6 +64,8 @@ pub enum Show {
     DnsHosts,
     /// Nothing: as above.
     DnsZones,
+    /// What rules found in statements.
+    Findings,
     /// What can be said here.
     Help,
     /// Counts.
@@ -105,6 +107,7 @@ const SHOWN: &[(&str, Show)] = &[
     ("databases", Show::Databases),
     ("dns_hosts", Show::DnsHosts),
     ("dns_zones", Show::DnsZones),
+    ("findings", Show::Findings),
     ("help", Show::Help),
     ("lists", Show::Lists),
     ("mem", Show::Mem),

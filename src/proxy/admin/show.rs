@@ -60,6 +60,7 @@ pub fn show(house: &House, what: Show) -> Answer {
         Show::StatsAverages => stats::stats(house, Columns::Averages),
         Show::Totals => stats::totals(house),
         Show::Templates => stats::templates(house),
+        Show::Findings => stats::findings(house),
         Show::Config => settings(house),
         Show::Lists => lists(house),
         Show::State => state(house),

@@ -193,6 +193,31 @@ pub fn templates(house: &House) -> Table {
     table
 }
 
+/// SHOW FINDINGS: the worst first, then what took most time.
+pub fn findings(house: &House) -> Table {
+    let columns = ["database", "rule", "severity", "evidence", "fingerprint", "#calls", "#total_time", "message"];
+    let mut table = Table::new(&[&columns[..], &["instead", "template"]].concat());
+    let all: Vec<_> = house.templates.iter().flat_map(|templates| templates.shown()).collect();
+    let mut rows: Vec<_> = all.iter().flat_map(|shown| shown.found.iter().map(move |found| (found, shown))).collect();
+    // Equal ones stay in the order of their time.
+    rows.sort_by_key(|(found, _)| std::cmp::Reverse(found.severity));
+    for (found, shown) in rows {
+        table.row([
+            shown.database.clone().into(),
+            (*found.rule).to_owned().into(),
+            found.severity.as_str().into(),
+            found.evidence.into(),
+            shown.fingerprint.map(|fingerprint| fingerprint.to_string()).into(),
+            shown.numbers.calls.into(),
+            (shown.numbers.nanos / 1000).into(),
+            found.message.clone().into(),
+            found.suggestion.clone().into(),
+            shown.text.clone().into(),
+        ]);
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

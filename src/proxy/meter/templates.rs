@@ -3,16 +3,22 @@
 //! A template gets a place once, under a lock; from then on each worker adds to numbers of its own there. When all
 //! places are taken, those with the fewest calls are given to others, and their numbers go to the row of the rest.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::proxy::findings::{Found, Tally};
 use crate::proxy::meter::histogram::Tick;
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::{Fingerprint, template_text};
+use crate::workload::Latency;
 
 /// The longest text kept, in bytes.
 const MAX_TEXT: usize = 2048;
+/// The longest statement kept to be examined, in bytes, and all of them together.
+const MAX_EXAMPLE: usize = 16 * 1024;
+const MAX_ALL_EXAMPLES: usize = 16 << 20;
 
 /// A template's place and who holds it; the default is the place of the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +34,7 @@ struct Row {
     nanos: Tick,
     rows: Tick,
     errors: Tick,
+    latency: [Tick; Latency::BUCKETS],
 }
 
 /// A template's numbers.
@@ -64,7 +71,7 @@ impl Numbers {
 }
 
 /// A template with its numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Shown {
     /// The database that it ran in; empty for the rest.
     pub database: String,
@@ -74,6 +81,21 @@ pub struct Shown {
     pub text: String,
     /// Its numbers.
     pub numbers: Numbers,
+    /// What rules found in it.
+    pub found: Arc<[Found]>,
+}
+
+/// A template to be examined.
+#[derive(Debug)]
+pub struct Subject {
+    /// Its place.
+    pub place: Place,
+    /// A statement of it.
+    pub example: Arc<str>,
+    /// Its numbers.
+    pub numbers: Numbers,
+    /// How often it took how long.
+    pub latency: Latency,
 }
 
 /// The templates of all databases.
@@ -93,6 +115,12 @@ struct Taken {
     by_place: HashMap<u32, Holder>,
     /// Given up by those that lost their places.
     given_up: Numbers,
+    /// What rules had found in these, by database and rule.
+    found_before: BTreeMap<(String, Arc<str>), Tally>,
+    /// Bytes of examples.
+    examples: usize,
+    /// Where new templates are examined.
+    examiner: Option<SyncSender<Subject>>,
 }
 
 #[derive(Debug)]
@@ -101,6 +129,12 @@ struct Holder {
     text: String,
     /// What the place's numbers were when it was given to this template.
     before: Numbers,
+    latency_before: Latency,
+    /// The statement that was seen first, unless it is too long or no room was left.
+    example: Option<Arc<str>>,
+    /// What rules found in it, and how often it had run by then.
+    found: Arc<[Found]>,
+    examined_at: Option<u64>,
 }
 
 impl Templates {
@@ -115,6 +149,9 @@ impl Templates {
                 by_key: HashMap::new(),
                 by_place: HashMap::new(),
                 given_up: Numbers::default(),
+                found_before: BTreeMap::new(),
+                examples: 0,
+                examiner: None,
             }),
         }
     }
@@ -143,9 +180,75 @@ impl Templates {
             text.truncate((0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default());
             text.push_str("...");
         }
+        let place = self.current(at);
+        let fits = sql.len() <= MAX_EXAMPLE && taken.examples + sql.len() <= MAX_ALL_EXAMPLES;
+        let example: Option<Arc<str>> = fits.then(|| sql.into());
+        if let Some(example) = &example {
+            taken.examples += example.len();
+            let (numbers, latency) = (Numbers::default(), Latency::default());
+            // Where more come than can be examined, the rest is found later: see `grown`.
+            let fresh = Subject { place, example: example.clone(), numbers, latency };
+            let _ = taken.examiner.as_ref().map(|examiner| examiner.try_send(fresh));
+        }
         taken.by_key.insert(key.clone(), at);
-        taken.by_place.insert(at, Holder { key, text, before: self.sum(at) });
-        self.current(at)
+        let (before, latency_before) = (self.sum(at), self.latency(at));
+        let (found, examined_at) = (Arc::default(), None);
+        let holder = Holder { key, text, before, latency_before, example, found, examined_at };
+        taken.by_place.insert(at, holder);
+        place
+    }
+
+    /// Has templates examined from now on by whoever receives them.
+    pub fn examine_by(&self, examiner: SyncSender<Subject>) {
+        self.lock().examiner = Some(examiner);
+    }
+
+    /// Notes what was found in a template, unless it has lost its place.
+    pub fn note(&self, subject: &Subject, found: Vec<Found>) {
+        let mut taken = self.lock();
+        if !self.holds(subject.place) {
+            return;
+        }
+        if let Some(holder) = taken.by_place.get_mut(&subject.place.at) {
+            holder.found = found.into();
+            holder.examined_at = Some(subject.numbers.calls);
+        }
+    }
+
+    /// Templates that were never examined, or have run so much more often since that their numbers may say something else.
+    pub fn grown(&self) -> Vec<Subject> {
+        let taken = self.lock();
+        let subject = |(at, holder): (&u32, &Holder)| {
+            let numbers = self.numbers(*at, holder);
+            let grown = |at: u64| numbers.calls >= 10 && numbers.calls >= at.saturating_mul(4);
+            let grown = holder.examined_at.is_none_or(grown);
+            let example = holder.example.clone().filter(|_| grown)?;
+            let latency = self.latency(*at).since(&holder.latency_before);
+            Some(Subject { place: self.current(*at), example, numbers, latency })
+        };
+        taken.by_place.iter().filter_map(subject).collect()
+    }
+
+    /// How often, and how long, templates ran in which a rule found something: by database and rule.
+    pub fn tallies(&self) -> BTreeMap<(String, Arc<str>), Tally> {
+        let taken = self.lock();
+        let mut all = taken.found_before.clone();
+        for (at, holder) in &taken.by_place {
+            let numbers = self.numbers(*at, holder);
+            for found in holder.found.iter() {
+                all.entry((holder.key.0.clone(), found.rule.clone())).or_default().add(numbers, 1);
+            }
+        }
+        all
+    }
+
+    /// How often a place's templates took how long.
+    fn latency(&self, at: u32) -> Latency {
+        let mut sum = [0; Latency::BUCKETS];
+        for row in self.rows.iter().filter_map(|rows| rows.get(at as usize)) {
+            sum.iter_mut().zip(&row.latency).for_each(|(sum, tick)| *sum += tick.get());
+        }
+        Latency::of(sum)
     }
 
     fn current(&self, at: u32) -> Place {
@@ -159,7 +262,13 @@ impl Templates {
         by_calls.sort_unstable();
         for (_, at) in by_calls.iter().take((by_calls.len() / 8).max(1)) {
             if let Some(holder) = taken.by_place.remove(at) {
-                taken.given_up = taken.given_up.plus(self.numbers(*at, &holder));
+                let numbers = self.numbers(*at, &holder);
+                taken.given_up = taken.given_up.plus(numbers);
+                for found in holder.found.iter() {
+                    let key = (holder.key.0.clone(), found.rule.clone());
+                    taken.found_before.entry(key).or_default().add(numbers, 0);
+                }
+                taken.examples -= holder.example.as_ref().map_or(0, |example| example.len());
                 taken.by_key.remove(&holder.key);
                 taken.free.push(*at);
             }
@@ -182,6 +291,9 @@ impl Templates {
         let Some(row) = self.rows.get(home).and_then(|rows| rows.get(at as usize)) else { return };
         row.calls.add(numbers.calls);
         row.nanos.add(numbers.nanos);
+        if let Some(tick) = row.latency.get(Latency::bucket(numbers.nanos)) {
+            tick.add(numbers.calls);
+        }
         if numbers.rows > 0 {
             row.rows.add(numbers.rows);
         }
@@ -213,13 +325,14 @@ impl Templates {
             fingerprint: Some(holder.key.1),
             text: holder.text.clone(),
             numbers: self.numbers(*at, holder),
+            found: holder.found.clone(),
         };
         let mut all: Vec<_> = taken.by_place.iter().map(shown).filter(|shown| shown.numbers.calls > 0).collect();
         all.sort_by_key(|shown| std::cmp::Reverse((shown.numbers.nanos, shown.fingerprint)));
         let rest = self.sum(0).plus(taken.given_up);
         if rest.calls > 0 {
             let text = "(all others)".to_owned();
-            all.push(Shown { database: String::new(), fingerprint: None, text, numbers: rest });
+            all.push(Shown { database: String::new(), fingerprint: None, text, numbers: rest, found: Arc::default() });
         }
         all
     }

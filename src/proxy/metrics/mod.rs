@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::pool::fleet::{Health, ServerStatus};
 use crate::pool::{Pool, PoolCounts};
 use crate::proxy::database::Database;
+use crate::proxy::findings::Tally;
 use crate::proxy::login::House;
 use crate::proxy::meter::histogram::{Counted, SHOWN};
 use crate::proxy::meter::{Tier, Totals};
@@ -29,6 +30,7 @@ pub(super) fn metrics(house: &House) -> String {
     queries(&totals, &mut text);
     times(&totals, &mut text);
     errors(&databases, &mut text);
+    findings(house, &mut text);
     process::add(&mut text);
     text.finish()
 }
@@ -199,6 +201,23 @@ fn errors(databases: &[Arc<Database>], text: &mut Exposition) {
         for (source, code, count) in database.meter.errors() {
             let labels = [("database", database.name.as_str()), ("source", source), ("sqlstate", code.as_str())];
             text.sample(&labels, count as f64);
+        }
+    }
+}
+
+/// What rules found in templates, and how often these ran.
+fn findings(house: &House, text: &mut Exposition) {
+    let tallies = house.templates.as_ref().map(|templates| templates.tallies()).unwrap_or_default();
+    type Value = fn(&Tally) -> f64;
+    let metrics: [(&'static str, &str, &str, Value); 3] = [
+        ("pgweir_findings", "gauge", "Templates in which a rule found something.", |tally| tally.templates as f64),
+        ("pgweir_findings_statements_total", "counter", "Executions of such templates.", |tally| tally.calls as f64),
+        ("pgweir_findings_seconds_total", "counter", "Time of these.", |tally| tally.nanos as f64 / 1e9),
+    ];
+    for (name, kind, help, value) in metrics {
+        text.metric(name, kind, help);
+        for ((database, rule), tally) in &tallies {
+            text.sample(&[("database", database), ("rule", rule)], value(tally));
         }
     }
 }

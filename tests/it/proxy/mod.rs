@@ -28,7 +28,7 @@ mod spread;
 mod state;
 mod tls;
 mod views;
-mod web;
+pub mod web;
 mod wire;
 
 use pgweir::db::local::{Auth, Cluster, Options};
