@@ -208,6 +208,15 @@ impl Columns {
     }
 }
 
+/// Name, type and modifier of each column of a RowDescription.
+pub fn named_types(body: &[u8]) -> Option<Vec<(String, (u32, i32))>> {
+    let one = |column: Column| {
+        let name = String::from_utf8(column.name).ok()?;
+        Some((name, (column.kind, column.modifier.cast_signed())))
+    };
+    columns(body)?.into_iter().map(one).collect()
+}
+
 fn columns(body: &[u8]) -> Option<Vec<Column>> {
     let mut reader = Reader::new(body);
     let count = reader.u16().ok()?;

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use super::fold::Fold;
 use super::placement::ShardId;
 use super::plan::Occurrence;
 use super::spread::write_edited;
@@ -19,12 +20,25 @@ pub const TEXT_SETTINGS: [(&str, &[&str]); 3] =
 pub const SETTINGS_ROW: &[u8] = b"-1";
 
 /// Which rows one shard needs to compute a query. Spans are those of the text that was planned.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Collect {
     /// Where the rows of each part lie.
     pub(super) occurrences: Vec<Occurrence>,
     /// As many as occurrences.
     pub(super) parts: Vec<Part>,
+    /// How groups of rows can be collected instead.
+    pub(super) fold: Option<Fold>,
+    /// Words that mean the time, where rows are chosen by it: it is one for all shards and the answer.
+    pub(super) moments: Vec<Moment>,
+}
+
+/// A word that means the time.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Where it stands.
+    pub span: Span,
+    /// What it is of a `timestamp with time zone` as a cast; empty for that itself.
+    pub cast: &'static str,
 }
 
 /// The rows of one occurrence of a table.
@@ -90,12 +104,23 @@ impl Collect {
 
     /// Some rows are left out because of constants.
     pub(super) fn filters(&self) -> bool {
-        self.parts.iter().any(|part| !part.filters.is_empty())
+        self.fold.is_some() || self.parts.iter().any(|part| !part.filters.is_empty())
+    }
+
+    /// Whether the questions, and the answer, take the time as a parameter: in a question behind the client's own, in the answer the last.
+    pub fn asks_the_time(&self) -> bool {
+        !self.moments.is_empty()
+    }
+
+    /// How groups of rows are collected instead, where they can be.
+    pub fn fold(&self) -> Option<&Fold> {
+        self.fold.as_ref()
     }
 
     /// The one statement that a shard is asked, so that all rows are of one snapshot: each row has its part's number and then the values as text. One
-    /// row more, [`SETTINGS_ROW`], tells the values of [`TEXT_SETTINGS`].
-    pub fn question(&self, sql: &str, shard: ShardId) -> String {
+    /// row more, [`SETTINGS_ROW`], tells the values of [`TEXT_SETTINGS`]. The time is the parameter `time`.
+    pub fn question(&self, sql: &str, shard: ShardId, time: usize) -> String {
+        let moments = self.timed(time);
         let width = self.widths().into_iter().chain([TEXT_SETTINGS.len()]).max().unwrap_or_default();
         let mut text = settings_question();
         text.push_str(&", NULL".repeat(width.saturating_sub(TEXT_SETTINGS.len())));
@@ -110,7 +135,9 @@ impl Collect {
             text.push_str(&", NULL".repeat(width.saturating_sub(part.columns.len())));
             let _ = write!(text, " FROM {} AS {}", part.table, part.called);
             for (at, filter) in part.filters.iter().enumerate() {
-                let _ = write!(text, " {} ({}\n)", if at == 0 { "WHERE" } else { "AND" }, filter.of(sql));
+                text.push_str(if at == 0 { " WHERE (" } else { " AND (" });
+                write_edited(&mut text, sql, &moments, filter.start as usize, filter.end as usize);
+                text.push_str("\n)");
             }
             if let Some(first) = &part.first {
                 first.write(&mut text, sql);
@@ -120,11 +147,21 @@ impl Collect {
         text
     }
 
-    /// The statement over rows that come as parameters, an array of text for each column of each part, the first one's number being `first`.
+    /// The statement over rows that come as parameters, an array of text for each column of each part, the first one's number being `first`; then the time.
     pub fn answer(&self, sql: &str, first: usize) -> String {
         let mut text = String::new();
-        write_edited(&mut text, sql, &self.edits(first), 0, sql.len());
+        let mut edits = self.edits(first);
+        let time = first + self.widths().into_iter().sum::<usize>();
+        edits.extend(self.timed(time));
+        edits.sort_by_key(|(span, _)| span.start);
+        write_edited(&mut text, sql, &edits, 0, sql.len());
         text
+    }
+
+    /// What stands in the place of words that mean the time when it is this parameter.
+    pub(super) fn timed(&self, parameter: usize) -> Vec<(Span, String)> {
+        let edit = |moment: &Moment| (moment.span, format!("${parameter}::pg_catalog.timestamptz{}", moment.cast));
+        self.moments.iter().map(edit).collect()
     }
 
     /// What stands in the place of each table's name, in the order of the places.
@@ -153,7 +190,7 @@ impl Collect {
             };
             format!("rows: {} {} ({}){filters}{first}", part.table, part.called, columns.join(", ")).replace('"', "")
         };
-        self.parts.iter().map(one).collect()
+        self.fold.iter().map(Fold::leaf).chain(self.parts.iter().filter(|_| self.fold.is_none()).map(one)).collect()
     }
 }
 
@@ -171,7 +208,14 @@ impl First {
 }
 
 impl Part {
-    fn write_rows(&self, text: &mut String, first: usize) {
+    /// Rows that are no table's.
+    pub(super) fn of_columns(called: &str, columns: Vec<Shipped>) -> Self {
+        let (name, table, called) = (Span::default(), String::new(), called.to_owned());
+        Self { name, on: None, table, called, aliased: false, columns, filters: Vec::new(), first: None }
+    }
+
+    /// A subquery over arrays of its rows, the first one's parameter being `first`.
+    pub(super) fn write_rows(&self, text: &mut String, first: usize) {
         text.push_str("(SELECT ");
         for (at, column) in self.columns.iter().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
@@ -228,7 +272,7 @@ mod tests {
             part("items", "items", vec![column("id", "bigint"), column("n", "name")], Vec::new()),
             part("public.orders", "o", vec![column("id", "bigint")], vec![span("o.id > 3")]),
         ];
-        let collect = Collect { occurrences: Vec::new(), parts };
+        let collect = Collect { parts, ..Collect::default() };
         assert_eq!(collect.widths(), [2, 1]);
         assert_eq!(
             collect.answer(sql, 2),
@@ -237,11 +281,11 @@ mod tests {
              pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) AS collected(c0, c1)) AS \"items\" \
              where o.id > 3 and items.id = o.id"
         );
-        let question = collect.question(sql, ShardId(0));
+        let question = collect.question(sql, ShardId(0), 1);
         assert!(question.ends_with(
             " UNION ALL (SELECT 1, \"o\".\"id\"::pg_catalog.text, NULL, NULL FROM \"public\".\"t\" AS \"o\" WHERE (o.id > 3\n) \
              ORDER BY \"o\".\"id\" DESC LIMIT least((3)::pg_catalog.numeric, 9223372036854775807)::pg_catalog.int8)"
         ));
-        assert!(!question.contains("items") && collect.question(sql, ShardId(1)).contains("items"));
+        assert!(!question.contains("items") && collect.question(sql, ShardId(1), 1).contains("items"));
     }
 }

@@ -13,6 +13,7 @@ mod constant;
 mod context;
 pub mod copy;
 mod definition;
+pub mod fold;
 mod functions;
 mod hash;
 mod infer;
@@ -27,6 +28,7 @@ mod views;
 mod words;
 
 pub use collect::Collect;
+pub use fold::Fold;
 pub use key::{KeyType, KeyValue, Written};
 pub use placement::{Placement, ShardId};
 pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, TemplatePlan};

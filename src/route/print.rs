@@ -12,7 +12,9 @@ impl TemplatePlan {
             Ok(Route::Collect(shards)) => {
                 let mut leaves = self.collect().map(|collect| collect.leaves(sql)).unwrap_or_default();
                 leaves.extend(self.reference_leaf());
-                return tree(&self.route_name(Route::Collect(shards)), "collect-rows", &leaves);
+                let folds = self.collect().is_some_and(|collect| collect.fold().is_some());
+                let rule = if folds { "fold-groups" } else { "collect-rows" };
+                return tree(&self.route_name(Route::Collect(shards)), rule, &leaves);
             }
             Ok(route @ Route::Spread(..)) => {
                 let mut leaves = self.spread().map(|spread| spread.leaves(sql)).unwrap_or_default();

@@ -200,7 +200,7 @@ mod tests {
         let target = Occurrence { name: "t".to_owned(), span: span("t", 3), pins: Vec::new() };
         let rows = ["(1, now())", "(2, 'x')", "(3, now())"];
         let spread = Spread {
-            collect: Collect { occurrences: Vec::new(), parts: Vec::new() },
+            collect: Collect::default(),
             rows: rows.map(|text| Row { span: span(text, 0), occurrence: target.clone() }).into(),
             target,
             query: None,

@@ -5,7 +5,7 @@
 //! runs on the computing shard with the rows as parameters, and must have the columns that were promised.
 
 use crate::exec::collect::Collected;
-use crate::exec::concat::Columns;
+use crate::exec::concat::{Columns, named_types};
 use crate::proxy::care::Care;
 use crate::proxy::sharded::extended::Step;
 use crate::proxy::sharded::names::Target;
@@ -13,6 +13,7 @@ pub(super) use crate::proxy::sharded::prepare::Given;
 use crate::proxy::sharded::prepare::{malformed, read_parameters};
 use crate::proxy::sharded::scatter::{complete, in_one_go};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::route::fold::{Fold, Folding};
 use crate::route::{Collect, ShardId, Shards, TemplatePlan};
 use crate::wire::body::{Reader, error_fields};
 use crate::wire::frame::HEADER_LEN;
@@ -24,6 +25,8 @@ pub(super) const COMPUTES: usize = 0;
 const TURN: u32 = 10_000;
 /// The number of the type `text[]`.
 pub(super) const TEXT_ARRAY: u32 = 1009;
+/// The number of the type `timestamp with time zone`.
+const TIMESTAMPTZ: u32 = 1184;
 
 /// A statement as the client sent it.
 pub(super) struct Asked<'a> {
@@ -45,6 +48,14 @@ impl Asked<'_> {
         let read = |rest| read_parameters(&mut Reader::new(rest)).map_err(malformed);
         self.values.map(read).transpose()
     }
+}
+
+/// What shards are asked for.
+struct Question<'a> {
+    /// Each one's statement.
+    text: &'a (dyn Fn(ShardId) -> String + Sync),
+    /// The time as a parameter behind the client's own, if it is one.
+    time: &'a [(u32, Vec<u8>)],
 }
 
 /// What a shard says of a statement.
@@ -73,11 +84,30 @@ impl ShardedSession {
         }
         let described = self.ask_what_it_is(COMPUTES, asked).await?;
         let given = asked.given()?;
+        let time = match collect.asks_the_time() {
+            true => vec![(TIMESTAMPTZ, self.the_time().await?)],
+            false => Vec::new(),
+        };
         let shards: Vec<usize> = shards.iter().collect();
-        let collected = self.rows_of(&shards, collect, asked, &described, given.as_ref()).await?;
-        let arrays: Vec<(u32, Vec<u8>)> = collected.arrays().map(|array| (TEXT_ARRAY, array)).collect();
+        let folded = self.folding(collect, asked, &described).await?;
+        let first = described.parameters.len() + 1;
+        let (collected, answer) = match &folded {
+            Some((folding, names, fold)) => {
+                let question = |_: ShardId| folding.question(collect, fold, asked.sql, first);
+                let (widths, question) = ([folding.width()], Question { text: &question, time: &time });
+                let rows = self.rows_by(&shards, &widths, &question, &described, given.as_ref()).await?;
+                (rows, folding.answer(fold, asked.sql, first, names))
+            }
+            None => {
+                let question = |shard| collect.question(asked.sql, shard, first);
+                let question = Question { text: &question, time: &time };
+                let rows = self.rows_by(&shards, &collect.widths(), &question, &described, given.as_ref()).await?;
+                (rows, collect.answer(asked.sql, first))
+            }
+        };
+        let arrays: Vec<(u32, Vec<u8>)> = collected.arrays().map(|array| (TEXT_ARRAY, array)).chain(time).collect();
         let mut out = Vec::new();
-        parse(&mut out, collect.answer(asked.sql, described.parameters.len() + 1), &described, &arrays)?;
+        parse(&mut out, answer, &described, &arrays)?;
         bind(&mut out, given.as_ref(), &arrays, given.as_ref().map_or(&[0, 0][..], |given| given.result_formats));
         drop(arrays);
         message::named(&mut out, b'D', b'P', b"");
@@ -101,10 +131,31 @@ impl ShardedSession {
         Ok(snapshot.plan_afresh(sql, &scan, session))
     }
 
+    /// How groups can be collected in the place of rows, with the names of the answer's columns; `None` where they cannot.
+    async fn folding<'a>(
+        &mut self,
+        collect: &'a Collect,
+        asked: &Asked<'_>,
+        described: &Described,
+    ) -> Result<Option<(Folding, Vec<String>, &'a Fold)>, Trouble> {
+        let Some(fold) = collect.fold() else { return Ok(None) };
+        let Some(promised) = named_types(&described.columns) else { return Ok(None) };
+        let probed = self.describe(COMPUTES, &with_types(&fold.probe(asked.sql), described, &[])).await?;
+        let types = named_types(&probed.columns).unwrap_or_default();
+        let types: Vec<_> = types.into_iter().map(|(_, kind)| kind).collect();
+        let names = promised.into_iter().map(|(name, _)| name).collect();
+        Ok(fold.with_types(&types).map(|folding| (folding, names, fold)))
+    }
+
     /// Asks a shard what a statement is.
     pub(super) async fn ask_what_it_is(&mut self, shard: usize, asked: &Asked<'_>) -> Result<Described, Trouble> {
+        self.describe(shard, asked.statement).await
+    }
+
+    /// Asks a shard what a statement is, whose text is followed by the types of its parameters.
+    async fn describe(&mut self, shard: usize, statement: &[u8]) -> Result<Described, Trouble> {
         let link = self.link(shard)?;
-        message::parse(link.queue(), b"", asked.statement);
+        message::parse(link.queue(), b"", statement);
         message::named(link.queue(), b'D', b'S', b"");
         link.sync();
         let (mut described, mut error) = (Described::default(), None);
@@ -134,17 +185,28 @@ impl ShardedSession {
         described: &Described,
         given: Option<&Given<'_>>,
     ) -> Result<Collected, Trouble> {
-        let types: Vec<u8> = described.parameters.iter().flat_map(|oid| oid.to_be_bytes()).collect();
-        let count = u16::try_from(described.parameters.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let question = |shard| collect.question(asked.sql, shard, described.parameters.len() + 1);
+        let question = Question { text: &question, time: &[] };
+        self.rows_by(shards, &collect.widths(), &question, described, given).await
+    }
+
+    /// Collects the answers to a question, in parts of so many columns.
+    async fn rows_by(
+        &mut self,
+        shards: &[usize],
+        widths: &[usize],
+        question: &Question<'_>,
+        described: &Described,
+        given: Option<&Given<'_>>,
+    ) -> Result<Collected, Trouble> {
         for &shard in shards {
-            let question = collect.question(asked.sql, ShardId(shard));
-            let statement = [question.as_bytes(), b"\0", &count, &types].concat();
+            let statement = with_types(&(question.text)(ShardId(shard)), described, question.time);
             let queue = self.link(shard)?.queue();
             message::parse(queue, b"", &statement);
-            bind(queue, given, &[], &[0, 0]);
+            bind(queue, given, question.time, &[0, 0]);
             turn(queue);
         }
-        let mut collected = Collected::new(&collect.widths(), self.shared.max_collected());
+        let mut collected = Collected::new(widths, self.shared.max_collected());
         let mut trouble = None;
         for &shard in shards {
             if let Err(other) = self.rows_of_one(shard, &mut collected, trouble.is_some()).await {
@@ -265,6 +327,14 @@ impl ShardedSession {
         }
         self.run_group(one, &mut after).await
     }
+}
+
+/// A statement as Parse has it, with the client's parameters and these besides.
+fn with_types(text: &str, described: &Described, more: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let oids = described.parameters.iter().chain(more.iter().map(|(oid, _)| oid));
+    let types: Vec<u8> = oids.flat_map(|oid| oid.to_be_bytes()).collect();
+    let count = u16::try_from(described.parameters.len() + more.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [text.as_bytes(), b"\0", &count, &types].concat()
 }
 
 /// Asks for the next rows of the unnamed portal.

@@ -94,7 +94,8 @@ impl ShardedSession {
         self.hear_writers(&targets, asked, held).await
     }
 
-    async fn the_time(&mut self) -> Result<Vec<u8>, Trouble> {
+    /// The transaction's time on the computing shard, as text.
+    pub(super) async fn the_time(&mut self) -> Result<Vec<u8>, Trouble> {
         self.link(COMPUTES)?.query(TIME);
         let (mut time, mut error) = (None, None);
         loop {

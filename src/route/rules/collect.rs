@@ -1,16 +1,18 @@
 //! Queries that one shard computes from rows of all.
 
-use crate::route::collect::{Collect, First, Part, Shipped, quoted};
+use crate::route::collect::{Collect, First, Moment, Part, Shipped, quoted};
 use crate::route::context::{Context, Use, table_name};
 use crate::route::infer::{Key, Knowledge, is_placed};
 use crate::route::placement::ShardId;
 use crate::route::plan::{Action, Occurrence, Pin, TemplatePlan};
+use crate::route::rules::fold::fold;
 use crate::route::rules::key::by_key;
-use crate::route::rules::scatter::looks_further;
+use crate::route::rules::moments::moments;
+use crate::route::rules::scatter::{are_words_alike, is_call_alike, looks_further};
 use crate::route::words::Words;
 use crate::sql::catalog::{Column, Table, TableKind};
 use crate::sql::facts::{
-    Clause, Comparison, Literal, Operand, Predicate, Projection, Relation, RelationId, RelationSource, SortKey,
+    Clause, Comparison, Literal, Operand, Predicate, Projection, Relation, RelationId, RelationSource, SortKey, Span,
     StatementKind,
 };
 
@@ -38,11 +40,36 @@ pub(super) fn collect(context: &Context<'_>) -> Option<TemplatePlan> {
     if !plain {
         return None;
     }
-    let (occurrences, parts) = rows_of_all(context)?;
+    let times = times(context);
+    let (occurrences, parts) = rows_of_all(context, &times)?;
     // Where keys name one shard, they decide.
     let pinned = occurrences.iter().all(|occurrence| !occurrence.pins.is_empty());
-    let rule = if pinned { "key-equality" } else { "collect-rows" };
-    Some(context.plan(rule, Action::Collect(Box::new(Collect { occurrences, parts }))))
+    let fold = fold(context, &times);
+    let by_time = |filter: &Span| times.iter().any(|moment| is_within(moment.span, *filter));
+    let chosen_by_time = fold.is_some() || parts.iter().any(|part| part.filters.iter().any(by_time));
+    let moments = if chosen_by_time { times } else { Vec::new() };
+    let rule = match &fold {
+        _ if pinned => "key-equality",
+        Some(_) => "fold-groups",
+        None => "collect-rows",
+    };
+    Some(context.plan(rule, Action::Collect(Box::new(Collect { occurrences, parts, fold, moments }))))
+}
+
+/// The words that mean the time, where another can stand in their place: a column that is computed would lose its name.
+fn times(context: &Context<'_>) -> Vec<Moment> {
+    let words = Words::of(context.around.sql);
+    let found = moments(context, &words).unwrap_or_default();
+    let mut items = context.facts.scopes.iter().flat_map(|scope| &scope.projection);
+    let is_item = |item: &Projection| {
+        let Projection::Item { span, .. } = item else { return false };
+        found.iter().any(|moment| is_within(moment.span, *span))
+    };
+    if items.any(is_item) { Vec::new() } else { found }
+}
+
+pub(super) fn is_within(inner: Span, outer: Span) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
 }
 
 /// Rows are locked where they lie, and not where they are computed with.
@@ -55,7 +82,7 @@ fn locking(context: &Context<'_>) -> Option<TemplatePlan> {
 }
 
 /// Each occurrence of a table that lies on shards, with the rows that it needs; `None` when there is none, or one cannot be replaced.
-pub(super) fn rows_of_all(context: &Context<'_>) -> Option<(Vec<Occurrence>, Vec<Part>)> {
+pub(super) fn rows_of_all(context: &Context<'_>, times: &[Moment]) -> Option<(Vec<Occurrence>, Vec<Part>)> {
     if !context.reading.is_parsed || !context.reading.default_path || !context.around.utf8 {
         return None;
     }
@@ -65,7 +92,7 @@ pub(super) fn rows_of_all(context: &Context<'_>) -> Option<(Vec<Occurrence>, Vec
     }
     let (mut occurrences, mut parts) = (Vec::new(), Vec::new());
     for (id, relation, used) in context.relations().filter(|(_, _, used)| is_placed(used)) {
-        parts.push(part(context, &words, id, relation, used)?);
+        parts.push(part(context, &words, times, id, relation, used)?);
         occurrences.push(occurrence(context, id, relation, used)?);
     }
     (!parts.is_empty()).then_some((occurrences, parts))
@@ -88,6 +115,7 @@ pub(super) fn occurrence(context: &Context<'_>, id: RelationId, relation: &Relat
 pub(super) fn part(
     context: &Context<'_>,
     words: &Words<'_>,
+    times: &[Moment],
     id: RelationId,
     relation: &Relation,
     used: &Use,
@@ -112,8 +140,8 @@ pub(super) fn part(
         columns.extend(narrowest(table));
     }
     let columns: Option<Vec<Shipped>> = columns.into_iter().map(shipped).collect();
-    let filter = |predicate: &&Predicate| !place.renames && is_filter(context, predicate, id, relation);
-    let first = if place.renames { None } else { first_rows(context, id, relation, called) };
+    let filter = |predicate: &&Predicate| !place.renames && is_filter(context, times, predicate, id, relation);
+    let first = if place.renames { None } else { first_rows(context, times, id, relation, called) };
     Some(Part {
         name: relation.span,
         on,
@@ -130,7 +158,7 @@ fn narrowest(table: &Table) -> Option<&Column> {
     table.columns.iter().find(|column| column.not_null).or(table.columns.first())
 }
 
-fn shipped(column: &Column) -> Option<Shipped> {
+pub(super) fn shipped(column: &Column) -> Option<Shipped> {
     let base = column.type_name.trim_end_matches("[]");
     let local = UNSHIPPED_TYPES.contains(&base) || base.starts_with("reg");
     (!local).then(|| Shipped {
@@ -147,14 +175,20 @@ fn stars(context: &Context<'_>) -> bool {
 
 /// A block that reads this relation alone, row by row, and wants its first rows: those are among the first rows of each shard in the same order. Its
 /// WHERE must be nothing but filters, or the first rows of a shard might not pass it; and each row must give one row.
-fn first_rows(context: &Context<'_>, id: RelationId, relation: &Relation, called: &str) -> Option<First> {
+fn first_rows(
+    context: &Context<'_>,
+    times: &[Moment],
+    id: RelationId,
+    relation: &Relation,
+    called: &str,
+) -> Option<First> {
     let scope = context.facts.scopes.get(relation.scope.0)?;
     let alone = context.facts.relations.iter().filter(|other| other.scope == relation.scope).count() == 1;
     let conditions = || {
         let of_block = |one: &&Predicate| one.scope == relation.scope && one.clause == Clause::Where;
         context.facts.predicates.iter().filter(of_block)
     };
-    let all_filter = conditions().all(|predicate| is_filter(context, predicate, id, relation));
+    let all_filter = conditions().all(|predicate| is_filter(context, times, predicate, id, relation));
     let by_row = context.facts.functions.iter().filter(|call| call.scope == relation.scope).all(|call| {
         ONE_ROW_EACH.contains(&call.name.as_str()) && matches!(call.schema.as_deref(), None | Some("pg_catalog"))
     });
@@ -218,8 +252,26 @@ const ONE_ROW_EACH: &[&str] = &[
     "upper",
 ];
 
+/// Whether an expression has the same value on all shards, given one time: it is made of constants.
+fn is_settled(context: &Context<'_>, times: &[Moment], operand: &Operand) -> bool {
+    let Operand::Expression { columns, aggregate: false, span, .. } = operand else { return false };
+    let has_query = context.facts.scopes.iter().skip(1).any(|scope| is_within(scope.span, *span));
+    let mut calls = context.facts.functions.iter().filter(|call| is_within(call.span, *span));
+    columns.is_empty()
+        && span.end > span.start
+        && !has_query
+        && calls.all(|call| is_call_alike(call, times))
+        && are_words_alike(context, span.of(context.around.sql).as_bytes())
+}
+
 /// Whether a condition holds for every row of the relation that matters, and says the same where only that relation is at hand.
-fn is_filter(context: &Context<'_>, predicate: &Predicate, id: RelationId, relation: &Relation) -> bool {
+fn is_filter(
+    context: &Context<'_>,
+    times: &[Moment],
+    predicate: &Predicate,
+    id: RelationId,
+    relation: &Relation,
+) -> bool {
     let holds = predicate.conjunctive
         && predicate.scope == relation.scope
         && matches!(predicate.clause, Clause::Where | Clause::InnerOn)
@@ -250,7 +302,7 @@ fn is_filter(context: &Context<'_>, predicate: &Predicate, id: RelationId, relat
             column.relation == Some(id) && column.name != "*" && text.matches('.').count() < 2
         })
     };
-    let is_plain = |operand: &Operand| is_own(operand) || operand.is_constant();
+    let is_plain = |operand: &Operand| is_own(operand) || operand.is_constant() || is_settled(context, times, operand);
     let sides = is_plain(&predicate.left) && predicate.right.as_ref().is_none_or(is_plain);
     let mentions = is_own(&predicate.left) || predicate.right.as_ref().is_some_and(is_own);
     holds && compares && sides && mentions

@@ -47,9 +47,9 @@ pub(super) fn declare(context: &Context<'_>) -> Option<TemplatePlan> {
         let known = context.relations().all(|(_, _, used)| matches!(used, Use::Reference | Use::Nothing));
         return known.then(|| reads_only(context.fixed("cursor", Route::Any)));
     }
-    match rows_of_all(context) {
+    match rows_of_all(context, &[]) {
         Some((occurrences, parts)) => {
-            let collect = Collect { occurrences, parts };
+            let collect = Collect { occurrences, parts, ..Collect::default() };
             Some(reads_only(context.plan("cursor", Action::Collect(Box::new(collect)))))
         }
         None => by_key(context).map(reads_only),

@@ -9,9 +9,11 @@ mod collect;
 mod copy;
 mod cursor;
 mod ddl;
+mod fold;
 mod functions;
 mod insert;
 mod key;
+mod moments;
 mod reference;
 pub(super) mod scatter;
 mod spread;
@@ -76,6 +78,7 @@ pub const NAMES: &[&str] = &[
     "reference-read",
     "scatter-rows",
     "collect-rows",
+    "fold-groups",
     "copy",
     "cursor",
     "spread-write",

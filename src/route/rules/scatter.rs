@@ -1,13 +1,15 @@
 //! Queries whose rows several shards compute, each its own part.
 
+use crate::route::collect::Moment;
 use crate::route::context::{Context, Use};
 use crate::route::functions::{Steadiness, steadiness};
 use crate::route::infer::{Key, Knowledge};
 use crate::route::plan::{Action, Amount, Occurrence, Scatter, TemplatePlan};
+use crate::route::rules::collect::is_within;
 use crate::route::topology::Placed;
 use crate::sql::catalog::TableKind;
 use crate::sql::facts::{
-    JoinKind, Literal, Operand, Relation, RelationId, RelationSource, Scope, ScopeId, StatementKind,
+    FunctionCall, JoinKind, Literal, Operand, Relation, RelationId, RelationSource, Scope, ScopeId, StatementKind,
 };
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind};
 
@@ -60,7 +62,7 @@ pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
         && context.reading.is_parsed
         && !context.writes()
         && context.facts.set_operations.is_empty();
-    if !plain || !is_row_by_row(scope) || !is_computed_alike(context) {
+    if !plain || !is_row_by_row(scope) || !is_computed_alike(context, &[]) {
         return None;
     }
     // Which rows are locked must not depend on which shard is asked first, and a lock must be where the next one looks for it.
@@ -94,18 +96,23 @@ fn is_row_by_row(scope: &Scope) -> bool {
     !looks_further(scope) && scope.order_by.is_empty() && scope.offset.is_none()
 }
 
-/// Whether no word of the statement means something else on another shard.
-fn is_computed_alike(context: &Context<'_>) -> bool {
-    let mut functions = context.facts.functions.iter();
-    let steady = functions.all(|call| match steadiness(call.schema.as_deref(), &call.name) {
-        Some(Steadiness::Immutable) => true,
-        Some(Steadiness::Stable) => OF_SESSION.contains(&call.name.as_str()),
-        _ => false,
-    });
-    steady && are_words_alike(context.around.sql.as_bytes())
+/// Whether no word of the statement means something else on another shard, if these mean the same time.
+pub(super) fn is_computed_alike(context: &Context<'_>, times: &[Moment]) -> bool {
+    let steady = context.facts.functions.iter().all(|call| is_call_alike(call, times));
+    steady && are_words_alike(context, context.around.sql.as_bytes())
 }
 
-fn are_words_alike(sql: &[u8]) -> bool {
+pub(super) fn is_call_alike(call: &FunctionCall, times: &[Moment]) -> bool {
+    match steadiness(call.schema.as_deref(), &call.name) {
+        Some(Steadiness::Immutable) => true,
+        Some(Steadiness::Stable) => {
+            OF_SESSION.contains(&call.name.as_str()) || times.iter().any(|moment| is_within(call.span, moment.span))
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn are_words_alike(context: &Context<'_>, sql: &[u8]) -> bool {
     let tokens: Vec<Token> = Lexer::new(sql, LexOptions::default()).collect();
     let word = |at: usize| {
         let bytes = tokens.get(at).map(|token| token.bytes(sql)).unwrap_or_default();
@@ -126,13 +133,27 @@ fn are_words_alike(sql: &[u8]) -> bool {
             let constant = matches!(constant, Some(TokenKind::String(_) | TokenKind::Number(_) | TokenKind::Param(_)));
             let target = word(at + 1);
             let plain = [
-                "int", "int2", "int4", "int8", "integer", "bigint", "smallint", "numeric", "text", "varchar", "bool",
-                "boolean", "uuid",
+                "int", "int2", "int4", "int8", "integer", "bigint", "smallint", "numeric", "decimal", "float",
+                "float4", "float8", "double", "real", "text", "varchar", "bool", "boolean", "uuid", "json", "jsonb",
             ];
-            plain.contains(&target.as_str()) || constant && (target.starts_with("date") || target.starts_with("time"))
+            let of_time = constant || at.checked_sub(1).is_some_and(|before| is_time(context, &word(before)));
+            plain.contains(&target.as_str()) || of_time && (target.starts_with("date") || target.starts_with("time"))
         }
         _ => true,
     })
+}
+
+/// Whether a word is the name of columns that hold times only, which are read by nothing but the session's settings.
+fn is_time(context: &Context<'_>, name: &str) -> bool {
+    let named = |relation: &Relation| match &relation.source {
+        RelationSource::Table { table: Some(table), .. } => {
+            let table = context.topology.catalog().table(*table);
+            table.columns.iter().find(|column| column.name == name).map(|column| column.type_name.clone())
+        }
+        _ => None,
+    };
+    let mut types = context.facts.relations.iter().filter_map(named).peekable();
+    types.peek().is_some() && types.all(|kind| kind.starts_with("timestamp") || kind == "date")
 }
 
 /// LIMIT's amount, where it is one plain constant.
@@ -150,7 +171,7 @@ fn amount(context: &Context<'_>, operand: &Operand) -> Option<Amount> {
 }
 
 /// All occurrences that lie on shards, each row of the join with one of each.
-fn occurrences(context: &Context<'_>) -> Option<Vec<Occurrence>> {
+pub(super) fn occurrences(context: &Context<'_>) -> Option<Vec<Occurrence>> {
     let mut known = Knowledge::of(context, ScopeId(0));
     let mut found: Vec<Occurrence> = Vec::new();
     let mut first: Option<(RelationId, &str, &Placed)> = None;

@@ -1,6 +1,6 @@
 //! Writes that several shards do, each for its own rows.
 
-use crate::route::collect::{Collect, quoted};
+use crate::route::collect::{Collect, Moment, quoted};
 use crate::route::context::{Context, Use, table_name};
 use crate::route::copy::KeyField;
 use crate::route::functions::{Steadiness, steadiness};
@@ -9,6 +9,7 @@ use crate::route::plan::{Action, Occurrence, TemplatePlan};
 use crate::route::rules::collect::{occurrence, part};
 use crate::route::rules::insert::{key_position, row_occurrences, table_of};
 use crate::route::rules::key::by_key;
+use crate::route::rules::moments::{default_moment, is_moment, moments};
 use crate::route::rules::scatter::OF_SESSION;
 use crate::route::spread::{Edit, Piece, Row, Selected, Spread};
 use crate::route::words::Words;
@@ -18,14 +19,6 @@ use crate::sql::lexer::TokenKind;
 
 /// Functions whose values may differ from row to row, wherever that row is.
 const BY_ROW: &[&str] = &["random", "gen_random_uuid", "clock_timestamp", "timeofday"];
-/// Words that mean the transaction's time, and what they are of it as a cast.
-const MOMENTS: &[(&str, bool, &str)] = &[
-    ("now", true, ""),
-    ("transaction_timestamp", true, ""),
-    ("current_timestamp", false, ""),
-    ("current_date", false, "::pg_catalog.date"),
-    ("localtimestamp", false, "::pg_catalog.timestamp"),
-];
 
 /// UPDATE and DELETE change each row by itself: which rows of the target are changed, and to what, is a function of the row and of what the
 /// statement reads besides. A row of the target lies on one shard. So if each shard runs the statement on its own rows and is
@@ -43,18 +36,18 @@ pub(super) fn spread(context: &Context<'_>) -> Option<TemplatePlan> {
     let words = Words::of(context.around.sql);
     let (mut occurrences, mut parts) = (Vec::new(), Vec::new());
     for (id, relation, used) in context.relations().filter(|(id, _, used)| *id != target && is_placed(used)) {
-        parts.push(part(context, &words, id, relation, used)?);
+        parts.push(part(context, &words, &[], id, relation, used)?);
         occurrences.push(occurrence(context, id, relation, used)?);
     }
     let settled = !words.has("default") && are_subqueries_settled(context);
-    let Some(edits) = moments(context, &words).filter(|_| settled) else { return unsettled(context) };
+    let Some(edits) = timed(context, &words).filter(|_| settled) else { return unsettled(context) };
     let target = occurrence(context, target, relation, used)?;
     let pinned = occurrences.iter().chain([&target]).all(|occurrence| !occurrence.pins.is_empty());
     let rule = if pinned { "key-equality" } else { "spread-write" };
     Some(context.plan(
         rule,
         Action::Spread(Box::new(Spread {
-            collect: Collect { occurrences, parts },
+            collect: Collect { occurrences, parts, ..Collect::default() },
             target,
             rows: Vec::new(),
             query: None,
@@ -87,7 +80,7 @@ pub(super) fn insert(context: &Context<'_>) -> Option<TemplatePlan> {
     let occurrences = row_occurrences(context, relation, sharded, facts)?;
     let words = Words::of(context.around.sql);
     let spans = values(&words, facts.rows.len())?;
-    let mut edits = moments(context, &words)?;
+    let mut edits = timed(context, &words)?;
     if !are_subqueries_settled(context) {
         return None;
     }
@@ -96,7 +89,7 @@ pub(super) fn insert(context: &Context<'_>) -> Option<TemplatePlan> {
     Some(context.plan(
         "insert-by-key",
         Action::Spread(Box::new(Spread {
-            collect: Collect { occurrences: Vec::new(), parts: Vec::new() },
+            collect: Collect::default(),
             target: Occurrence { name: table_name(relation), span: relation.span, pins: Vec::new() },
             rows,
             query: None,
@@ -120,10 +113,10 @@ pub(super) fn insert_select(context: &Context<'_>) -> Option<TemplatePlan> {
     let inside = |other: Span| other.start >= span.start && other.end <= span.end;
     let (mut occurrences, mut parts) = (Vec::new(), Vec::new());
     for (id, relation, used) in context.relations().filter(|(id, _, used)| *id != target && is_placed(used)) {
-        parts.push(part(context, &words, id, relation, used).filter(|part| inside(part.name))?);
+        parts.push(part(context, &words, &[], id, relation, used).filter(|part| inside(part.name))?);
         occurrences.push(occurrence(context, id, relation, used)?);
     }
-    let times_inside = moments(context, &words)?.iter().all(|edit| inside(edit.span));
+    let times_inside = moments(context, &words)?.iter().all(|moment| inside(moment.span));
     let locks = context.facts.scopes.iter().any(|scope| scope.locking.is_some());
     let with_first = words.word(0).is_some_and(|word| word == "with");
     if !is_usable(context, relation) || !times_inside || locks || with_first || !are_defaults_settled(table, facts) {
@@ -142,7 +135,7 @@ pub(super) fn insert_select(context: &Context<'_>) -> Option<TemplatePlan> {
     Some(context.plan(
         "spread-select",
         Action::Spread(Box::new(Spread {
-            collect: Collect { occurrences, parts },
+            collect: Collect { occurrences, parts, ..Collect::default() },
             target: Occurrence { name: table_name(relation), span: relation.span, pins: Vec::new() },
             rows: Vec::new(),
             query: Some(Selected { span, key, stored_as }),
@@ -230,37 +223,10 @@ const ORDERED: &[&str] = &[
     "nth_value",
 ];
 
-fn is_moment(name: &str) -> bool {
-    MOMENTS.iter().any(|(word, _, _)| *word == name)
-}
-
-/// The words that mean the time; `None` when one of them cannot be replaced.
-fn moments(context: &Context<'_>, words: &Words<'_>) -> Option<Vec<Edit>> {
-    let mut found = Vec::new();
-    for at in 0..words.tokens.len() {
-        let Some(word) = words.word(at) else { continue };
-        let Some((_, called, after)) = MOMENTS.iter().find(|(moment, _, _)| *moment == word) else { continue };
-        let opens = words.kind(at + 1) == Some(TokenKind::LeftParen);
-        let closes = words.kind(at + 2) == Some(TokenKind::RightParen);
-        let is_qualified = at.checked_sub(1).and_then(|before| words.kind(before)) == Some(TokenKind::Dot);
-        let start = words.tokens.get(at)?.start;
-        let end = words.tokens.get(if *called { at + 2 } else { at })?.end;
-        match (called, words.kind(at)) {
-            // A column may be called so.
-            (true, _) if !opens => {}
-            (true, _) if closes && !is_qualified => {
-                found.push(Edit { span: Span { start, end }, pieces: vec![Piece::Time(after)] })
-            }
-            (false, Some(TokenKind::Ident)) if !opens && !is_qualified => {
-                found.push(Edit { span: Span { start, end }, pieces: vec![Piece::Time(after)] });
-            }
-            (false, Some(TokenKind::QuotedIdent)) => {}
-            _ => return None,
-        }
-    }
-    // The parser's view is the same.
-    let calls = context.facts.functions.iter().filter(|call| is_moment(&call.name)).count();
-    (calls <= found.len()).then_some(found)
+/// The words that mean the time, each of which becomes the same.
+fn timed(context: &Context<'_>, words: &Words<'_>) -> Option<Vec<Edit>> {
+    let edit = |moment: Moment| Edit { span: moment.span, pieces: vec![Piece::Time(moment.cast)] };
+    Some(moments(context, words)?.into_iter().map(edit).collect())
 }
 
 /// The rows of VALUES, with their parentheses.
@@ -308,11 +274,8 @@ pub(super) enum Default {
 pub(super) fn default_of(column: &Column) -> Default {
     let Some(text) = &column.default else { return Default::Settled };
     let text = text.to_ascii_lowercase();
-    let word = text.trim_end_matches("()");
-    if let Some((_, _, after)) =
-        MOMENTS.iter().find(|(moment, called, _)| *moment == word && *called == text.ends_with("()"))
-    {
-        return Default::Moment(after);
+    if let Some(cast) = default_moment(&text) {
+        return Default::Moment(cast);
     }
     let is_by_row = BY_ROW.iter().any(|name| text == format!("{name}()"));
     let is_counted = text.starts_with("nextval(") && text.matches('(').count() == 1;

@@ -21,6 +21,7 @@ mod value;
 
 pub use build::facts;
 pub(crate) use build::view_columns;
+pub(crate) use functions::is_aggregate;
 pub(crate) use literal::decode_string;
 pub(crate) use resolve::{folded, qualified};
 pub use value::{ColumnRef, Literal, Operand, Shape};

@@ -157,9 +157,14 @@ fn compare(shards: usize) -> (usize, usize) {
     let both = Both::new(shards);
     let (mut one, mut several) = (both.one(), both.several());
     let (mut answered, mut refused, mut wrong) = (0, 0, Vec::new());
-    for (file, must) in
-        [("answered.sql", true), ("views.sql", true), ("ordered.sql", true), ("free.sql", true), ("either.sql", false)]
-    {
+    for (file, must) in [
+        ("answered.sql", true),
+        ("groups.sql", true),
+        ("views.sql", true),
+        ("ordered.sql", true),
+        ("free.sql", true),
+        ("either.sql", false),
+    ] {
         for sql in lines(file) {
             let mut refusals = 0;
             for (way, messages) in ways(&sql) {
