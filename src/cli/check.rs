@@ -9,6 +9,7 @@ use clap::Args as ClapArgs;
 use super::{output, pgbouncer};
 use crate::config::{self, Config, Database};
 use crate::error::{Error, Result};
+use crate::proxy::guard::Guards;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -49,6 +50,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let path = args.config.ok_or_else(|| Error::usage("no configuration is given").hint("add -c pgweir.yaml"))?;
     let config = config::load(&path)?;
+    for (name, database) in &config.databases {
+        Guards::new(name, &database.guard)?;
+    }
     let mut text = format!("{}: ok\n", path.display());
     summarize(&config, &mut text);
     output::print(&text)?;

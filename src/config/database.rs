@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access::AuthQuery;
 use super::define::{Reader, choices, item, settings};
+use super::guard::Guard;
 use super::replicas::{Balance, Replica};
 use super::sharding::{Placement, Sharding};
 use super::tree::{At, Node, Value};
@@ -31,6 +32,8 @@ settings! {
         shards: Vec<Shard> = absent,
         /// Where users are looked up who are not in the file.
         auth_query: Option<AuthQuery> = absent,
+        /// Statements that are refused, or commented on, before they run.
+        guard: Vec<Guard> = absent,
         /// Clients of this database connected at once; the next one is refused with SQLSTATE 53300.
         max_clients: Option<u32> = absent,
         /// Connections to each server at most, of all users together; `0`: no limit but `pool.size` of each. Who needs one more waits,
@@ -50,9 +53,6 @@ settings! {
         commit: CommitMode = "refuse",
         /// With `commit: atomic`: whether COMMIT is answered when it can be seen on every shard, or when it is decided.
         commit_answer: CommitAnswer = "finished",
-    }
-    planned {
-        "guard": "remove it; `pgweir lint` reports such statements from the log",
     }
     check check_database;
 }

@@ -226,6 +226,11 @@ impl Rule {
         Ok(rule)
     }
 
+    /// What to write instead, without line breaks.
+    pub fn instead_in_a_line(&self) -> String {
+        self.instead.trim().lines().collect::<Vec<_>>().join(" ")
+    }
+
     /// A number the rule sets, or `default`.
     pub fn threshold(&self, name: &str, default: f64) -> f64 {
         self.thresholds.get(name).copied().unwrap_or(default)

@@ -5,8 +5,9 @@ use serde::Serialize;
 use super::checks;
 use super::evidence::Evidence;
 use super::ignore::ignored_in;
+use super::inner::inner;
 use super::rule::{Group, Rule, RuleSet, Severity};
-use super::subject::{Hit, Planner, Sharding, Subject};
+use super::subject::{Ask, Hit, Planner, Sharding, Subject};
 use crate::sql::catalog::Catalog;
 use crate::sql::facts::{Facts, RelationSource, Span, StatementKind};
 use crate::sql::{facts, parse};
@@ -143,8 +144,11 @@ pub fn lint_from(
         }
         let subject = Subject::new(&facts, &setting.catalog, template, &setting.sharding, &ask);
         let unwanted = ignored_in(&template.example);
+        let within = hits_within(template, rules, setting, &ask);
         for rule in rules.iter() {
-            let Some(hit) = examine(&subject, rule).into_iter().next() else { continue };
+            let hit = examine(&subject, rule).into_iter().next();
+            let hit = hit.or_else(|| within.iter().find(|(id, _)| *id == rule.id).map(|(_, hit)| hit.clone()));
+            let Some(hit) = hit else { continue };
             if unwanted.contains(&rule.id) {
                 all.ignored += 1;
             } else {
@@ -164,6 +168,32 @@ pub fn lint_from(
     all
 }
 
+/// What is found in the statements that run within a template's statement, by rule.
+fn hits_within(template: &Template, rules: &RuleSet, setting: &Setting<'_>, ask: Ask<'_>) -> Vec<(String, Hit)> {
+    let mut found = Vec::new();
+    for range in inner(&template.example) {
+        let part = Template {
+            example: template.example.get(range.clone()).unwrap_or_default().to_owned(),
+            ..template.clone()
+        };
+        let Ok(parsed) = parse(&part.example) else { continue };
+        let facts = facts(&parsed, &setting.catalog);
+        if !is_of_interest(&facts) {
+            continue;
+        }
+        let subject = Subject::new(&facts, &setting.catalog, &part, &setting.sharding, ask);
+        let start = u32::try_from(range.start).unwrap_or(u32::MAX);
+        for rule in rules.iter() {
+            found.extend(examine(&subject, rule).into_iter().next().map(|hit| {
+                let span =
+                    Span { start: hit.span.start.saturating_add(start), end: hit.span.end.saturating_add(start) };
+                (rule.id.clone(), Hit { span, ..hit })
+            }));
+        }
+    }
+    found
+}
+
 /// One rule's hits in one statement, without repetitions.
 pub(super) fn examine(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
     let mut hits = match (&rule.matching, rule.check.as_deref().and_then(checks::find)) {
@@ -177,7 +207,7 @@ pub(super) fn examine(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
 }
 
 /// Statements that nobody writes by hand, or that only read PostgreSQL's own catalogs, are not examined.
-fn is_of_interest(facts: &Facts) -> bool {
+pub(super) fn is_of_interest(facts: &Facts) -> bool {
     if matches!(facts.kind, StatementKind::Transaction | StatementKind::Session) {
         return false;
     }
@@ -197,7 +227,6 @@ fn is_of_interest(facts: &Facts) -> bool {
 
 fn finding(rule: &Rule, hit: Hit, template: &Template) -> Finding {
     let Span { start, end } = hit.span;
-    let first_line = rule.instead.trim().lines().collect::<Vec<_>>().join(" ");
     Finding {
         rule: rule.id.clone(),
         group: rule.group,
@@ -210,7 +239,7 @@ fn finding(rule: &Rule, hit: Hit, template: &Template) -> Finding {
         total_ms: template.total_ms,
         message: hit.message,
         quoted: hit.quoted,
-        suggestion: hit.suggestion.unwrap_or(first_line),
+        suggestion: hit.suggestion.unwrap_or_else(|| rule.instead_in_a_line()),
         span: FindingSpan { start, end },
         file: template.place.file.clone(),
         line: template.place.line,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::proxy::care::{Care, Effect, Verdict};
 use crate::proxy::changes::{Change, change, name};
 use crate::proxy::functions::Functions;
+use crate::proxy::guard::{Guard, Ruling, Rulings};
 use crate::proxy::mentions::{Mention, mentions};
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::seen::Seen;
@@ -29,6 +30,7 @@ pub struct Analyzer {
     known: HashMap<(u64, TemplateKey), (Care, bool)>,
     functions: Arc<Functions>,
     seen: Seen,
+    rulings: Rulings,
     /// Databases that statements need to themselves which are about to be sent.
     pub alone: Vec<String>,
 }
@@ -42,6 +44,7 @@ impl Default for Analyzer {
             known: HashMap::new(),
             functions: Arc::default(),
             seen: Seen::default(),
+            rulings: Rulings::default(),
             alone: Vec::new(),
         }
     }
@@ -62,6 +65,17 @@ impl Analyzer {
     /// Turns to a session of the database with these numbers.
     pub fn count_for(&mut self, meter: &Arc<Meter>) {
         self.seen.follow(meter);
+    }
+
+    /// What a guard says of a text.
+    pub fn ruling(&mut self, guard: &Guard, sql: &[u8]) -> Option<Arc<Ruling>> {
+        let scan = self.scanner.scan(sql);
+        self.rulings.of(guard, &scan, sql)
+    }
+
+    /// Counts a ruling on a statement.
+    pub fn count_ruling(&self, ruling: &Ruling) {
+        self.seen.meter().into_iter().for_each(|meter| meter.ruled(ruling));
     }
 
     /// Where the statement is counted that was analyzed last.

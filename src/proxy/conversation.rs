@@ -19,6 +19,7 @@ use crate::proxy::care::Care;
 use crate::proxy::commands::Change;
 use crate::proxy::definitions::Definitions;
 use crate::proxy::expect::{Expect, Expects, Named, Subject};
+use crate::proxy::guard::Guard;
 use crate::proxy::heal::Kept;
 use crate::proxy::keeping::Doubts;
 use crate::proxy::meter::tally::Tally;
@@ -55,6 +56,10 @@ pub struct Conversation {
     /// Where the unnamed statement and the last portal are counted.
     pub(super) unnamed_place: Place,
     pub(super) bound: Place,
+    /// The rules that its statements are held against before they run.
+    pub guard: Option<Arc<Guard>>,
+    /// The client has heard of the message that is about to be taken.
+    pub(super) commented: bool,
     /// What the client prepared.
     pub statements: Statements,
     /// Transaction status of the last ReadyForQuery.
@@ -151,6 +156,8 @@ impl Conversation {
             tally: Tally::default(),
             unnamed_place: Place::default(),
             bound: Place::default(),
+            guard: None,
+            commented: false,
             statements: Statements::default(),
             status: b'I',
             care: Care::CLEAN,

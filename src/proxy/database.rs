@@ -20,6 +20,7 @@ use crate::pool::reset::Hygiene;
 use crate::pool::server::ServerConn;
 use crate::pool::settings::{Reported, Settings as SessionSettings};
 use crate::pool::{Interned, Pool, PoolOptions};
+use crate::proxy::guard::Guards;
 use crate::proxy::lookup::Lookup;
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::templates::Templates;
@@ -60,6 +61,8 @@ pub struct Database {
     pub(super) workers: usize,
     /// What its clients share when its tables lie on shards.
     pub sharded: Option<Arc<Shared>>,
+    /// What statements of which users do not get through.
+    pub guards: Arc<Guards>,
     /// What passes through it.
     pub meter: Arc<Meter>,
     /// Nobody is served before RESUME (PAUSE, KILL).
@@ -102,6 +105,7 @@ impl Database {
             functions: Arc::default(),
             interned,
             workers,
+            guards: Arc::new(Guards::new(name, &settings.guard)?),
             meter: Arc::new(Meter::new(name, workers, templates)),
             paused: AtomicBool::new(false),
             servers: None,

@@ -12,6 +12,7 @@ use crate::pool::statements::Statement;
 use crate::proxy::by_name::NamedQuery;
 use crate::proxy::care::Effect;
 use crate::proxy::commands::Undo;
+use crate::proxy::guard::Ruling;
 use crate::proxy::meter::templates::Place;
 use crate::proxy::probe::Probe;
 use crate::proxy::statements::Entry;
@@ -44,6 +45,8 @@ pub enum Expect {
     NameTaken(Box<[u8]>),
     /// ParseComplete or CloseComplete that the proxy gives itself, when it is its turn.
     Local(u8, Option<Box<Named>>),
+    /// No answer: what a guard says of the statement that comes next.
+    Comment(Arc<Ruling>),
     /// BindComplete; by what the statement's text meant when it was prepared, 0 where that is not known, and by a hash of the
     /// client's name for it.
     Bind(usize, u32),
@@ -194,7 +197,7 @@ impl Expects {
 
     /// Whether the head needs no answer of the server.
     pub fn local_is_due(&self) -> bool {
-        matches!(self.head(), Some(Expect::Local(..) | Expect::CopyEnd))
+        matches!(self.head(), Some(Expect::Local(..) | Expect::Comment(_) | Expect::CopyEnd))
     }
 
     /// Takes the head when it is complete without an answer of the server.

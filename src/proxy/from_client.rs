@@ -128,7 +128,10 @@ impl Conversation {
         }
         let Some(whole) = rest.get(..header.total()) else { return Ok(Step::Wait(Next::NeedMore)) };
         let kept = self.keep_frame(whole);
-        let stepped = self.whole_frame(header, whole, ways);
+        let stepped = match self.guard {
+            None => self.whole_frame(header, whole, ways),
+            Some(_) => self.guarded_frame(header, whole, ways),
+        };
         if !matches!(stepped, Ok(None)) {
             // It will come again.
             self.keep_less(kept);
@@ -137,7 +140,12 @@ impl Conversation {
         Ok(stepped?.map_or(Step::Done(header.total()), Step::Wait))
     }
 
-    fn whole_frame(&mut self, header: Header, whole: &[u8], ways: &mut Ways<'_>) -> Result<Option<Next>, Next> {
+    pub(super) fn whole_frame(
+        &mut self,
+        header: Header,
+        whole: &[u8],
+        ways: &mut Ways<'_>,
+    ) -> Result<Option<Next>, Next> {
         let body = whole.get(HEADER_LEN..).unwrap_or_default();
         match header.tag {
             b'Q' => self.query(whole, body, ways),
@@ -175,9 +183,13 @@ impl Conversation {
             return;
         }
         while let Some(expect) = self.expects.pop_local() {
-            if let Expect::Local(tag, _) = expect {
-                message::empty(to_client, tag);
-                self.answer_passed();
+            match expect {
+                Expect::Local(tag, _) => {
+                    message::empty(to_client, tag);
+                    self.answer_passed();
+                }
+                Expect::Comment(ruling) => ruling.comment(to_client),
+                _ => {}
             }
         }
     }

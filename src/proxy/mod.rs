@@ -12,6 +12,7 @@
 //! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
 //! automatic databases that the configuration does not name
 //! meter    counts, bytes and times of everything that passes
+//! guard    what statements are refused before they run; guarded: how
 //! findings what the linter's rules say of it, off the clients' way
 //! admin    the console: `psql -d pgweir`
 //! ```
@@ -44,6 +45,8 @@ pub mod from_client;
 mod from_server;
 pub mod functions;
 pub mod gate;
+pub mod guard;
+mod guarded;
 pub mod handover;
 mod heal;
 pub mod keeping;

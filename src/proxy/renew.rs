@@ -239,6 +239,9 @@ impl Database {
         let mut next =
             Self::new(&self.name, config, settings, self.interned.clone(), self.meter.templates.clone(), self.workers)?;
         next.meter = self.meter.clone();
+        if self.config.guard == settings.guard {
+            next.guards = self.guards.clone();
+        }
         next.is_automatic = self.is_automatic;
         next.disabled = AtomicBool::new(self.disabled.load(Ordering::Relaxed));
         next.paused = AtomicBool::new(self.paused.load(Ordering::SeqCst));

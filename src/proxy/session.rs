@@ -152,8 +152,9 @@ enum End {
 
 impl Session {
     /// A session of a client that was told it is ready.
-    pub fn new(dialogue: Dialogue, talk: Conversation, mut access: Access, guard: Registered, seat: Seat) -> Self {
+    pub fn new(dialogue: Dialogue, mut talk: Conversation, mut access: Access, guard: Registered, seat: Seat) -> Self {
         // What came right behind the password is the first of its messages.
+        talk.guard = access.database.guards.of(&access.user);
         let blocked = if dialogue.pending.is_empty() { Blocked::No } else { Blocked::Retry };
         Self {
             client: dialogue.stream,
@@ -346,6 +347,7 @@ impl Session {
         if self.access.database.successor().is_some() && self.serving.is_none() && self.ticket.is_none() {
             self.access.follow().map_err(End::Failed)?;
             self.follow_route()?;
+            self.talk.guard_by(self.access.database.guards.of(&self.access.user), &mut work.analyzer);
         }
         self.begin(work);
         work.analyzer.count_for(&self.access.database.meter);

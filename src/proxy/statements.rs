@@ -99,6 +99,13 @@ impl Statements {
         own.unwrap_or_default() | executed.unwrap_or_default()
     }
 
+    /// Forgets names of statements that are not to be kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Statement) -> bool) {
+        if let Some(named) = &mut self.named {
+            named.retain(|_, entry| keep(&entry.statement));
+        }
+    }
+
     /// How many names there are.
     pub fn len(&self) -> usize {
         self.named.as_ref().map_or(0, |named| named.len())

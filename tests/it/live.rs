@@ -1,6 +1,7 @@
 //! The linter on live traffic: findings and guards in the proxy.
 
 mod findings;
+mod guard;
 
 use pgweir::db::local::{Auth, Cluster, Options};
 

@@ -96,6 +96,21 @@ pub(super) fn find(name: &str) -> Option<Check> {
     CHECKS.iter().find(|(known, _)| *known == name).map(|(_, check)| *check)
 }
 
+/// Checks for which it matters which values constants have, and not only where they stand.
+const READ_CONSTANTS: &[&str] = &[
+    "count-for-existence",
+    "leading-wildcard-like",
+    "limit-without-order-by",
+    "offset-pagination",
+    "password-literal",
+    "unanchored-regex",
+];
+
+/// Whether such a check reads the values of constants.
+pub(super) fn reads_constants(name: &str) -> bool {
+    READ_CONSTANTS.contains(&name)
+}
+
 /// The names of all checks.
 pub(super) fn names() -> Vec<&'static str> {
     CHECKS.iter().map(|(name, _)| *name).collect()

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::proxy::guard::Ruling;
 use histogram::{Counted, Histogram, Tick};
 use period::Periods;
 use templates::Templates;
@@ -118,6 +119,8 @@ pub struct Meter {
     /// Where templates are counted, unless they are not.
     pub templates: Option<Arc<Templates>>,
     errors: Mutex<BTreeMap<(&'static str, [u8; 5]), u64>>,
+    /// Statements in which a guard's rules found something.
+    rulings: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
     periods: Periods,
 }
 
@@ -131,6 +134,7 @@ impl Meter {
             workers: (0..workers.max(1)).map(|_| Counters::default()).collect(),
             templates,
             errors: Mutex::default(),
+            rulings: Mutex::default(),
             periods: Periods::default(),
         }
     }
@@ -150,6 +154,19 @@ impl Meter {
             key.1 = *b"other";
         }
         *errors.entry(key).or_default() += 1;
+    }
+
+    /// Counts a guard's ruling on a statement.
+    pub fn ruled(&self, ruling: &Ruling) {
+        let mut rulings = self.rulings.lock().unwrap_or_else(PoisonError::into_inner);
+        for (rule, action) in &ruling.rules {
+            *rulings.entry((rule.clone(), action.word())).or_default() += 1;
+        }
+    }
+
+    /// Statements by the guard's rule that found something and what became of them.
+    pub fn rulings(&self) -> BTreeMap<(Arc<str>, &'static str), u64> {
+        self.rulings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Errors by source and SQLSTATE.

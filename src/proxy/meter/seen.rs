@@ -54,6 +54,11 @@ impl Seen {
         }
     }
 
+    /// The numbers of the database that it was turned to last.
+    pub fn meter(&self) -> Option<&Arc<Meter>> {
+        self.meter.as_ref()
+    }
+
     /// Finds the place of a statement's template.
     #[inline]
     pub fn note(&mut self, scan: &Scan<'_>, sql: &[u8], options: LexOptions) {

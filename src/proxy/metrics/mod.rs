@@ -31,6 +31,7 @@ pub(super) fn metrics(house: &House) -> String {
     times(&totals, &mut text);
     errors(&databases, &mut text);
     findings(house, &mut text);
+    rulings(&databases, &mut text);
     process::add(&mut text);
     text.finish()
 }
@@ -218,6 +219,16 @@ fn findings(house: &House, text: &mut Exposition) {
         text.metric(name, kind, help);
         for ((database, rule), tally) in &tallies {
             text.sample(&[("database", database), ("rule", rule)], value(tally));
+        }
+    }
+}
+
+fn rulings(databases: &[Arc<Database>], text: &mut Exposition) {
+    text.metric("pgweir_guarded_total", "counter", "Statements that a guard's rule was about, by what became of them.");
+    for database in databases {
+        for ((rule, action), count) in database.meter.rulings() {
+            let labels = [("database", database.name.as_str()), ("rule", &rule), ("action", action)];
+            text.sample(&labels, count as f64);
         }
     }
 }

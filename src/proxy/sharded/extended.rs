@@ -123,6 +123,7 @@ impl ShardedSession {
         let mut reader = Reader::new(body);
         match tag {
             b'P' => {
+                self.guard_parse(body)?;
                 let named = self.prepare(body)?;
                 if named.own {
                     return Ok((Target::Own, None));

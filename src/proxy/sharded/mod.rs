@@ -28,6 +28,7 @@ mod collect;
 mod copy;
 mod deadlock;
 mod extended;
+mod guarded;
 mod link;
 mod names;
 mod planned;

@@ -14,6 +14,7 @@ use crate::pool::settings::{Reported, Settings};
 use crate::proxy::clients::{Seat, deliver};
 use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
+use crate::proxy::guard::Guard;
 use crate::proxy::login::Registered;
 use crate::proxy::pulse::{Over, Phase};
 use crate::proxy::sharded::link::Link;
@@ -115,6 +116,8 @@ pub struct ShardedSession {
     pub(super) finishing: Vec<(usize, JoinHandle<()>)>,
     pub(super) names: Names,
     pub(super) scanner: Scanner,
+    /// The rules that its statements are held against before they run.
+    pub(super) guarded_by: Option<Arc<Guard>>,
     /// Messages of the extended protocol that were not run yet.
     pub(super) batch: Vec<(u8, Vec<u8>)>,
     pub(super) batch_bytes: usize,
@@ -136,6 +139,7 @@ impl ShardedSession {
             crate::config::CommitMode::Atomic => Policy::Atomic,
         };
         let links = (0..visitor.shared.shards()).map(|_| None).collect();
+        let guarded_by = visitor.database.guards.of(&visitor.login.0);
         Self {
             client: visitor.dialogue,
             to_client: Vec::new(),
@@ -158,6 +162,7 @@ impl ShardedSession {
             finishing: Vec::new(),
             names: Names::default(),
             scanner: Scanner::new(LexOptions::default()),
+            guarded_by,
             batch: Vec::new(),
             batch_bytes: 0,
             foreseen: None,
@@ -273,6 +278,7 @@ impl ShardedSession {
                 return Err(Trouble::Fatal(failure.hint("connect again")));
             }
             self.database = next;
+            self.follow_guard();
         }
         Ok(())
     }

@@ -49,6 +49,7 @@ impl ShardedSession {
         let sql = std::str::from_utf8(text).map_err(|_| {
             Failure::error("22021", "the query is not valid UTF-8").hint("Sharded databases take UTF-8 only.")
         })?;
+        self.guard_text(text)?;
         let statements = split_statements(sql, LexOptions::default());
         if statements.is_empty() {
             message::empty(&mut self.to_client, b'I');
