@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::follow::{Follow, Form};
 use super::output;
+use super::sources::Sources;
 use crate::config;
 use crate::db::blocking::Session;
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ const AFTER_HELP: &str = "\
 Examples:
   pgweir lint /var/log/postgresql/postgresql-15-main.log
   pgweir lint --database-url postgres://me@127.0.0.1/shop postgresql.csv.gz
+  pgweir lint --database-url postgres://me@127.0.0.1/shop --pg-stat-statements
+  pgweir lint --workload workload.json
   pgweir lint --schema schema.sql --fail-on error migrations/*.sql
   zcat old.log.gz | pgweir lint --format json -o findings.json -
   pgweir lint --follow --format jsonl /var/log/postgresql/
@@ -42,8 +45,16 @@ Exit codes: 0 fine; 1 findings at or above --fail-on; 2 wrong usage; 3 a file or
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Logs of any format (.gz, .zst, .bz2, .xz too), .sql files, pg_stat_statements as CSV, or folders of them; - is standard input
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present_any = ["workload", "pg_stat_statements"], value_name = "FILE")]
     files: Vec<String>,
+
+    /// A workload that the proxy has saved (stats.workload); may be repeated
+    #[arg(long, value_name = "FILE", conflicts_with = "follow")]
+    workload: Vec<PathBuf>,
+
+    /// What the database's pg_stat_statements has counted
+    #[arg(long, requires = "database_url", conflicts_with = "follow")]
+    pg_stat_statements: bool,
 
     /// The files' format
     #[arg(long, value_name = "FORMAT", default_value = "auto", value_enum)]
@@ -160,14 +171,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let setting = Setting { catalog, sharding, planner: Planner::default() };
         return follow(&args, &rules, &accepted, &setting);
     }
-    let (workload, files) = read(&args, &mut notes)?;
+    let sources = Sources {
+        files: &args.files,
+        options: options(&args),
+        saved: &args.workload,
+        counted: session.as_ref().filter(|_| args.pg_stat_statements),
+        // Only the rules of sharding ask for values.
+        with_values: args.config.is_some(),
+    };
+    let (workload, files) = sources.read(&mut notes)?;
     let planner = session.as_mut().map_or_else(Planner::default, |session| Planner::new(session));
     let setting = Setting { catalog, sharding, planner };
     let bar = progress_bar("{msg:24} {bar:40} {pos}/{len} templates {eta}", workload.templates().len() as u64);
     bar.set_message("examining statements");
     let mut findings = lint(&workload, &rules, &setting, &|| bar.inc(1));
     bar.finish_and_clear();
-    check_understood(&findings, &args)?;
+    check_understood(&findings, &files)?;
     if args.redact {
         // What was not understood of a schema or a folder is quoted there.
         notes.clear();
@@ -340,42 +359,8 @@ fn options(args: &Args) -> logs::Options {
     logs::Options { format, log_line_prefix: args.log_line_prefix.clone() }
 }
 
-fn read(args: &Args, notes: &mut Vec<String>) -> Result<(Workload, Vec<Report>)> {
-    let options = options(args);
-    let inputs = logs::inputs(&args.files)?;
-    let sizes = inputs.iter().filter_map(|input| std::fs::metadata(&input.name).ok());
-    let bar = progress_bar("{msg:24} {bar:40} {bytes}/{total_bytes} {eta}", sizes.map(|file| file.len()).sum());
-    bar.set_message("reading");
-    // Only the rules of sharding ask for values.
-    let mut workload = if args.config.is_some() { Workload::with_values() } else { Workload::new() };
-    let mut reports = Vec::new();
-    let mut strange = None;
-    for input in &inputs {
-        match logs::read_file(&input.name, &options, &mut workload, &|read| bar.inc(read)) {
-            Ok(report) => reports.push(report),
-            Err(error) if input.found && error.exit_code() == 3 => {
-                notes.push(format!(
-                    "{} was passed over: {}",
-                    input.name,
-                    error.what.lines().next().unwrap_or_default()
-                ));
-                strange.get_or_insert(error);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    bar.finish_and_clear();
-    if let (Some(error), true) = (strange, reports.iter().all(|report| report.bytes == 0)) {
-        return Err(error);
-    }
-    if reports.iter().all(|report| report.bytes == 0) {
-        return Err(Error::input("there is nothing to examine: the input is empty").at(args.files.join(", ")));
-    }
-    Ok((workload, reports))
-}
-
 /// A bar on a terminal, nothing elsewhere.
-fn progress_bar(template: &str, length: u64) -> ProgressBar {
+pub(super) fn progress_bar(template: &str, length: u64) -> ProgressBar {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
@@ -385,7 +370,7 @@ fn progress_bar(template: &str, length: u64) -> ProgressBar {
 }
 
 /// When not one statement could be parsed, silence would look like success.
-fn check_understood(findings: &Findings, args: &Args) -> Result<()> {
+fn check_understood(findings: &Findings, files: &[Report]) -> Result<()> {
     if findings.unparsed_templates == 0 || findings.unparsed_templates < findings.templates {
         return Ok(());
     }
@@ -399,7 +384,7 @@ fn check_understood(findings: &Findings, args: &Args) -> Result<()> {
         .collect();
     let what = format!("none of {} statements could be parsed{}", findings.unparsed, samples.concat());
     Err(Error::input(what)
-        .at(args.files.join(", "))
+        .at(files.iter().map(|file| file.file.as_str()).collect::<Vec<_>>().join(", "))
         .hint("is it PostgreSQL's SQL? --log-format says what the files are"))
 }
 

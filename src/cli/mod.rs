@@ -16,6 +16,7 @@ pub mod output;
 pub mod pgbouncer;
 pub mod proxy;
 pub mod rules;
+mod sources;
 
 use std::process::ExitCode;
 

@@ -35,7 +35,7 @@ pub use listen::{Listen, SocketMode};
 pub use replicas::{Balance, Reads, Replica, WeightedReplica};
 pub use secret::Secret;
 pub use settings::{
-    Address, CONSOLE, ClientTls, ClientTlsMode, ClientVerify, Config, HostCertificate, Limits, Stats, User,
+    Address, CONSOLE, ClientTls, ClientTlsMode, ClientVerify, Config, Examples, HostCertificate, Limits, Stats, User,
 };
 pub use sharding::{
     HashPlacement, KeyColumn, ListPart, PerShard, Placement, RangePart, ShardedTable, Sharding, TableName,

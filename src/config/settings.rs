@@ -76,8 +76,26 @@ settings! {
         /// Statements without their constants whose calls and times are counted (`SHOW TEMPLATES`); those with the
         /// fewest calls make room for others. `0` counts none.
         templates: u32 = "2000",
+        /// A file to which these templates are saved with their counts, times and an example each, for `pgweir lint --workload` and
+        /// `pgweir advise indexes --workload`: again and again, at the end, and at `SAVE WORKLOAD`. It holds what passed since the
+        /// process began; nothing is saved unless set.
+        workload: Option<String> = absent,
+        /// How often it is saved.
+        workload_interval: Duration = "10m",
+        /// What the file tells of constants.
+        examples: Examples = "masked",
     }
     check check_stats;
+}
+
+choices! {
+    /// What a saved workload tells of constants.
+    pub enum Examples {
+        /// Their shape at most: letters become `a`, digits `1`; what something is compared with becomes a parameter.
+        Masked = "masked",
+        /// One statement of each template as a client sent it.
+        Plain = "plain",
+    }
 }
 
 choices! {
@@ -243,6 +261,15 @@ fn check_config(config: &Config, node: &Node, reader: &mut Reader) -> bool {
 }
 
 fn check_stats(stats: &Stats, node: &Node, reader: &mut Reader) -> bool {
+    if stats.workload.is_some() && stats.templates == 0 {
+        let at = node.get("workload").map_or(node.at, |node| node.at);
+        let what = "`stats.workload` is given, but no templates are counted";
+        return reader.problem(at, what, "raise `stats.templates`").unwrap_or(false);
+    }
+    if stats.workload_interval.is_zero() {
+        let at = node.get("workload_interval").map_or(node.at, |node| node.at);
+        return reader.problem(at, "`stats.workload_interval` is 0", "write `10m`").unwrap_or(false);
+    }
     if stats.templates <= 100_000 {
         return true;
     }

@@ -5,12 +5,12 @@
 //! ```
 //!
 //! The examiner is a thread of its own: no client waits for it. A template is examined when it is new, and again when it
-//! has run four times as often, since some rules look at its counts and times. Executions are counted by the
+//! has run four times as often, since some rules look at its counts and times. The same thread saves the workload. Executions are counted by the
 //! meter anyway. Messages are kept without the constants of the statement they were found in.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lint::{Finding, RuleSet, Setting, Severity, lint};
 use crate::proxy::meter::templates::{Numbers, Subject, Templates};
@@ -84,7 +84,16 @@ fn run(templates: &Weak<Templates>, fresh: &Receiver<Subject>) {
         Ok(rules) => rules,
         Err(error) => return tracing::error!(%error, "statements are not examined"),
     };
+    let mut saved = Instant::now();
     loop {
+        if let Some(templates) = templates.upgrade()
+            && templates.saving().is_some_and(|saving| saving.is_due(saved))
+        {
+            saved = Instant::now();
+            if let Err(error) = templates.save() {
+                tracing::warn!("{error}");
+            }
+        }
         let subjects = match fresh.recv_timeout(AGAIN_EVERY) {
             Ok(subject) => vec![subject],
             Err(RecvTimeoutError::Timeout) => match templates.upgrade() {

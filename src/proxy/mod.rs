@@ -12,6 +12,7 @@
 //! sharded  the same for a client of a sharded database, whose statements are planned and go to several servers
 //! automatic databases that the configuration does not name
 //! meter    counts, bytes and times of everything that passes
+//! saved    what passed, as a file
 //! guard    what statements are refused before they run; guarded: how
 //! findings what the linter's rules say of it, off the clients' way
 //! admin    the console: `psql -d pgweir`
@@ -67,6 +68,7 @@ pub mod pulse;
 pub mod readable;
 pub mod reads;
 pub mod renew;
+mod saved;
 pub mod segment;
 mod sequences;
 pub mod servers;

@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::proxy::automatic::{ANY, Automatic, any};
 use crate::proxy::database::Database;
 use crate::proxy::login::House;
+use crate::proxy::saved::Saving;
 use crate::proxy::session::Access;
 use crate::wire::message::Failure;
 
@@ -76,6 +77,7 @@ impl House {
     /// Makes this the house that new clients come to.
     pub fn install(self) -> Arc<Self> {
         let house = Arc::new(self);
+        house.templates.iter().for_each(|templates| templates.save_at(Saving::of(&house.config)));
         house.ties.latest.store(Some(house.clone()));
         house
     }

@@ -123,6 +123,8 @@ impl Steward {
                         continue;
                     }
                     self.ports.let_go(&taken);
+                    // The file is the other's from now on.
+                    self.house.templates.iter().for_each(|templates| templates.save_at(None));
                     break self.linger(&mut signals, channel).await;
                 }
             }
@@ -133,6 +135,9 @@ impl Steward {
         admin.iter().for_each(JoinHandle::abort);
         self.hearing.iter().for_each(JoinHandle::abort);
         self.house.clients.kin.bequeath().await;
+        if let Some(Err(error)) = self.house.templates.as_ref().map(|templates| templates.save()) {
+            tracing::warn!("{error}");
+        }
         drop(pid_file);
         Ok(self.house)
     }

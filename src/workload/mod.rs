@@ -8,6 +8,7 @@
 //! not fit is counted ([`Workload::left_out`]), never dropped silently.
 
 mod latency;
+mod mask;
 mod sessions;
 mod template;
 mod values;
@@ -19,6 +20,7 @@ use rustc_hash::FxHasher;
 use serde::{Deserialize, Serialize};
 
 pub use latency::Latency;
+pub use mask::mask;
 pub use template::{LOOP_LENGTH, Place, Template};
 pub use values::Values;
 
@@ -192,6 +194,15 @@ impl Workload {
     /// The templates, in the order in which they were first seen.
     pub fn templates(&self) -> &[Template] {
         &self.templates
+    }
+
+    /// Says which file the templates are from that know none: there they are in this order.
+    pub fn place_in(&mut self, file: &str) {
+        for (template, line) in
+            self.templates.iter_mut().zip(1..).filter(|(template, _)| template.place.file.is_empty())
+        {
+            template.place = Place { file: file.to_owned(), line };
+        }
     }
 
     /// Total time of all templates in milliseconds.

@@ -2,6 +2,7 @@
 
 mod findings;
 mod guard;
+mod saved;
 
 use pgweir::db::local::{Auth, Cluster, Options};
 

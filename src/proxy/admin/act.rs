@@ -69,6 +69,7 @@ pub async fn act(house: &Arc<House>, command: Command) -> Result<Answer, Failure
             };
             house.reload().await.map(|_| Answer::Tag("RELOAD")).map_err(refused)
         }
+        Command::SaveWorkload => save_workload(house).await,
         Command::Shutdown(Shutdown::WaitForClients) => {
             let failure = Failure::error("0A000", "SHUTDOWN WAIT_FOR_CLIENTS is not available");
             Err(failure.hint("SHUTDOWN WAIT_FOR_SERVERS lets transactions finish, and no client begins another"))
@@ -79,6 +80,19 @@ pub async fn act(house: &Arc<House>, command: Command) -> Result<Answer, Failure
         }
         // The session answers these itself.
         Command::Show(_) | Command::Block(..) | Command::ClientSetting => Ok(Answer::Tag("")),
+    }
+}
+
+/// Writes the workload's file, on a thread of its own.
+async fn save_workload(house: &House) -> Result<Answer, Failure> {
+    let nowhere = || Failure::error("55000", "no file is configured for the workload").hint("set stats.workload");
+    let templates = house.templates.clone().ok_or_else(nowhere)?;
+    let saved = tokio::task::spawn_blocking(move || templates.save()).await;
+    match saved {
+        Ok(Ok(true)) => Ok(Answer::Tag("SAVE WORKLOAD")),
+        Ok(Ok(false)) => Err(nowhere()),
+        Ok(Err(error)) => Err(Failure::error("58030", error.what.clone()).detail(error.to_string())),
+        Err(_) => Err(Failure::error("XX000", "the workload could not be saved")),
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Command {
     Enable(String),
     /// `RELOAD`.
     Reload,
+    /// `SAVE WORKLOAD`.
+    SaveWorkload,
     /// `SUSPEND`.
     Suspend,
     /// `SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]`.
@@ -132,7 +134,7 @@ pub fn help() -> String {
     let lines = shown.chunks(7).map(|names| format!("\n\tSHOW {}", names.join("|")));
     lines.collect::<String>()
         + "\n\tRELOAD\n\tPAUSE [<db>]\n\tRESUME [<db>]\n\tDISABLE <db>\n\tENABLE <db>\n\tRECONNECT [<db>]\
-           \n\tKILL [<db>]\n\tKILL_CLIENT <client_id>\n\tWAIT_CLOSE [<db>]\
+           \n\tSAVE WORKLOAD\n\tKILL [<db>]\n\tKILL_CLIENT <client_id>\n\tWAIT_CLOSE [<db>]\
            \n\tSHUTDOWN\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS\n\t"
 }
 
@@ -209,6 +211,7 @@ impl Words<'_> {
             }
             "reload" => plain(Command::Reload),
             "suspend" => plain(Command::Suspend),
+            "save" if self.word(1).as_deref() == Some("workload") => self.at_most(2).map(|()| Command::SaveWorkload),
             "shutdown" => self.shutdown(),
             "begin" | "start" => Ok(Command::Block("BEGIN", b'T')),
             "commit" | "end" => Ok(Command::Block("COMMIT", b'I')),

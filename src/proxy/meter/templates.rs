@@ -3,6 +3,7 @@
 //! A template gets a place once, under a lock; from then on each worker adds to numbers of its own there. When all
 //! places are taken, those with the fewest calls are given to others, and their numbers go to the row of the rest.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -10,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::proxy::findings::{Found, Tally};
 use crate::proxy::meter::histogram::Tick;
+use crate::proxy::saved::Saving;
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::{Fingerprint, template_text};
-use crate::workload::Latency;
+use crate::workload::{Latency, Observation, Passed, Workload, mask};
 
 /// The longest text kept, in bytes.
 const MAX_TEXT: usize = 2048;
@@ -98,6 +100,9 @@ pub struct Subject {
     pub latency: Latency,
 }
 
+/// A template's database, a statement of it, and what passed.
+type Ran = (String, Option<Arc<str>>, Passed);
+
 /// The templates of all databases.
 #[derive(Debug)]
 pub struct Templates {
@@ -106,6 +111,8 @@ pub struct Templates {
     /// Who holds each place now.
     holders: Box<[AtomicU32]>,
     taken: Mutex<Taken>,
+    /// Held by whoever writes the file.
+    pub(in crate::proxy) file: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -121,6 +128,8 @@ struct Taken {
     examples: usize,
     /// Where new templates are examined.
     examiner: Option<SyncSender<Subject>>,
+    /// Where all of them are saved.
+    saving: Option<Saving>,
 }
 
 #[derive(Debug)]
@@ -144,6 +153,7 @@ impl Templates {
         Self {
             rows: (0..workers.max(1)).map(|_| (0..places).map(|_| Row::default()).collect()).collect(),
             holders: (0..places).map(|_| AtomicU32::new(0)).collect(),
+            file: Mutex::default(),
             taken: Mutex::new(Taken {
                 free: (1..places as u32).rev().collect(),
                 by_key: HashMap::new(),
@@ -152,6 +162,7 @@ impl Templates {
                 found_before: BTreeMap::new(),
                 examples: 0,
                 examiner: None,
+                saving: None,
             }),
         }
     }
@@ -201,6 +212,46 @@ impl Templates {
     /// Has templates examined from now on by whoever receives them.
     pub fn examine_by(&self, examiner: SyncSender<Subject>) {
         self.lock().examiner = Some(examiner);
+    }
+
+    /// Has them saved there from now on.
+    pub fn save_at(&self, saving: Option<Saving>) {
+        self.lock().saving = saving;
+    }
+
+    /// Where they are saved.
+    pub fn saving(&self) -> Option<Saving> {
+        self.lock().saving.clone()
+    }
+
+    /// What has passed since the process began. What has no example counts as left out.
+    pub fn workload(&self, saving: &Saving) -> Workload {
+        let mut workload = Workload::new();
+        let (mut left_out, seen) = self.seen();
+        for (database, example, passed) in seen {
+            let Some(example) = example else {
+                left_out += passed.calls;
+                continue;
+            };
+            let masked = if saving.masked { Cow::Owned(mask(&example)) } else { Cow::Borrowed(&*example) };
+            let database = saving.names.get(&database).unwrap_or(&database);
+            workload.passed(&Observation { database: Some(database.as_bytes()), ..Observation::of(&masked) }, &passed);
+        }
+        workload.left_out += left_out;
+        workload.statements += left_out;
+        workload
+    }
+
+    /// How often those ran that have no place any more, and each of the others that did, with its database and example.
+    fn seen(&self) -> (u64, Vec<Ran>) {
+        let taken = self.lock();
+        let one = |(at, holder): (&u32, &Holder)| {
+            let Numbers { calls, nanos, errors, .. } = self.numbers(*at, holder);
+            let latency = self.latency(*at).since(&holder.latency_before);
+            let passed = Passed { calls, errors, total_ms: nanos as f64 / 1e6, latency, ..Passed::default() };
+            (calls > 0).then(|| (holder.key.0.clone(), holder.example.clone(), passed))
+        };
+        (self.sum(0).calls + taken.given_up.calls, taken.by_place.iter().filter_map(one).collect())
     }
 
     /// Notes what was found in a template, unless it has lost its place.
