@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use crate::lint::{Finding, RuleSet, Setting, Severity, lint};
 use crate::proxy::meter::templates::{Numbers, Subject, Templates};
-use crate::workload::{Observation, Passed, Workload};
+use crate::workload::{Observation, Workload};
 
 /// How often templates are looked for that have run much more often.
-const AGAIN_EVERY: Duration = Duration::from_secs(10);
+const AGAIN_EVERY: Duration = Duration::from_secs(5);
 /// New templates that may wait to be examined.
 const MAX_WAITING: usize = 1000;
 
@@ -84,28 +84,26 @@ fn run(templates: &Weak<Templates>, fresh: &Receiver<Subject>) {
         Ok(rules) => rules,
         Err(error) => return tracing::error!(%error, "statements are not examined"),
     };
-    let mut saved = Instant::now();
+    let (mut saved, mut looked) = (Instant::now(), Instant::now());
     loop {
-        if let Some(templates) = templates.upgrade()
-            && templates.saving().is_some_and(|saving| saving.is_due(saved))
-        {
+        let subjects = match fresh.recv_timeout(AGAIN_EVERY.saturating_sub(looked.elapsed())) {
+            Ok(subject) => vec![subject],
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(templates) = templates.upgrade() else { return };
+        let again = if looked.elapsed() >= AGAIN_EVERY { templates.grown() } else { Vec::new() };
+        for subject in subjects.iter().chain(&again) {
+            templates.note(subject, examined(subject, &rules));
+        }
+        if looked.elapsed() >= AGAIN_EVERY {
+            looked = Instant::now();
+        }
+        if templates.saving().is_some_and(|saving| saving.is_due(saved)) {
             saved = Instant::now();
             if let Err(error) = templates.save() {
                 tracing::warn!("{error}");
             }
-        }
-        let subjects = match fresh.recv_timeout(AGAIN_EVERY) {
-            Ok(subject) => vec![subject],
-            Err(RecvTimeoutError::Timeout) => match templates.upgrade() {
-                Some(templates) => templates.grown(),
-                None => return,
-            },
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        for subject in subjects {
-            let found = examined(&subject, &rules);
-            let Some(templates) = templates.upgrade() else { return };
-            templates.note(&subject, found);
         }
     }
 }
@@ -113,10 +111,7 @@ fn run(templates: &Weak<Templates>, fresh: &Receiver<Subject>) {
 /// What the rules find in a template.
 fn examined(subject: &Subject, rules: &RuleSet) -> Vec<Found> {
     let mut workload = Workload::new();
-    let Numbers { calls, nanos, errors, .. } = subject.numbers;
-    let passed =
-        Passed { calls, errors, total_ms: nanos as f64 / 1e6, latency: subject.latency.clone(), ..Passed::default() };
-    workload.passed(&Observation::of(&subject.example), &passed);
+    workload.passed(&Observation::of(&subject.example), &subject.passed);
     let mut findings = lint(&workload, rules, &Setting::default(), &|| ());
     findings.redact();
     let mut found: Vec<Found> = Vec::new();

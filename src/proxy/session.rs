@@ -416,6 +416,10 @@ impl Session {
             work.queries = work.queries.wrapping_add(1);
             let now = now();
             self.timing.begin(now, work.queries);
+            if self.talk.status != b'I' {
+                let templates = self.access.database.meter.templates.as_deref();
+                self.talk.tally.habits.goes_on(now, templates, self.access.home);
+            }
             self.guard.client.activity.requested(now / 1000);
         }
     }
@@ -444,8 +448,8 @@ impl Session {
         let meter = &self.access.database.meter;
         let Some(counters) = meter.at(self.access.home) else { return };
         self.talk.tally.parsed = std::mem::take(&mut self.talk.expects.parsed);
-        let nanos = self.timing.answered(self.talk.tally.counts(), more, counters);
-        self.talk.tally.settle(meter, self.access.home, nanos);
+        let times = self.timing.answered(self.talk.tally.counts(), more, counters);
+        self.talk.tally.settle(meter, self.access.home, times);
     }
 
     /// Sends what the conversation wants sent.
@@ -536,7 +540,7 @@ impl Session {
     /// Says the last words and gives back, or closes, the server connection.
     fn finish(mut self: Box<Self>, end: End) {
         tracing::debug!(client = self.talk.id, user = self.access.user, ?end, "left");
-        self.talk.tally.settle(&self.access.database.meter, self.access.home, 0);
+        self.talk.tally.settle(&self.access.database.meter, self.access.home, (0, now()));
         if let End::Failed(failure) = &end {
             self.access.database.meter.error("pgweir", failure.code.as_bytes());
         }

@@ -13,6 +13,16 @@ impl Tick {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
+    /// Makes it no less than this; on the thread that owns it.
+    pub fn raise(&self, least: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).max(least), Ordering::Relaxed);
+    }
+
+    /// Makes it 0. What its owner adds meanwhile may be lost.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     /// What it is.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

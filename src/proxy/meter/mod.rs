@@ -8,6 +8,7 @@
 //!
 //! No lock and no locked instruction is on the way of a query that succeeds.
 
+pub mod habits;
 pub mod histogram;
 pub mod period;
 pub mod seen;

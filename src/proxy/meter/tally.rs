@@ -1,5 +1,6 @@
 //! What the answers of one turn said, before the clock is read for all of them.
 
+use crate::proxy::meter::habits::Habits;
 use crate::proxy::meter::templates::{Numbers, Place};
 use crate::proxy::meter::{Meter, Tier};
 
@@ -17,6 +18,8 @@ pub struct Tally {
     rows: u64,
     /// Statements that were answered.
     done: Vec<(Place, Numbers)>,
+    /// What the session makes of its statements.
+    pub habits: Habits,
     /// SQLSTATEs of the errors, and whether they are the server's.
     errors: Vec<(bool, [u8; 5])>,
 }
@@ -63,8 +66,8 @@ impl Tally {
         (self.ready.into(), self.transactions.into())
     }
 
-    /// Hands everything over; the statements took `nanos` together.
-    pub fn settle(&mut self, meter: &Meter, home: usize, nanos: u64) {
+    /// Hands everything over; the statements took `nanos` together, up to `now`.
+    pub fn settle(&mut self, meter: &Meter, home: usize, (nanos, now): (u64, u64)) {
         if let Some(counters) = meter.at(home) {
             counters.transactions.add(self.transactions.into());
             counters.answered(Tier::Direct, self.ready.into(), self.failures.into());
@@ -84,6 +87,7 @@ impl Tally {
         if let Some(templates) = &meter.templates {
             for (place, numbers) in &self.done {
                 templates.record(home, *place, Numbers { nanos: each, ..*numbers });
+                self.habits.ran(*place, now, templates, home);
             }
         }
         self.done.clear();
@@ -123,7 +127,7 @@ mod tests {
         tally.ready(b'E');
         tally.ready(b'I');
         assert!(tally.is_due());
-        tally.settle(&meter, 0, 10);
+        tally.settle(&meter, 0, (10, 20));
         assert!(!tally.is_due());
         let totals = meter.totals();
         assert_eq!((totals.transactions, totals.queries[0]), (1, (2, 1)));

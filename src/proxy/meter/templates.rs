@@ -3,6 +3,8 @@
 //! A template gets a place once, under a lock; from then on each worker adds to numbers of its own there. When all
 //! places are taken, those with the fewest calls are given to others, and their numbers go to the row of the rest.
 
+mod row;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,10 +12,12 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::proxy::findings::{Found, Tally};
-use crate::proxy::meter::histogram::Tick;
 use crate::proxy::saved::Saving;
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::{Fingerprint, template_text};
+pub use row::Numbers;
+use row::{Row, Traits};
+
 use crate::workload::{Latency, Observation, Passed, Workload, mask};
 
 /// The longest text kept, in bytes.
@@ -27,49 +31,8 @@ const MAX_ALL_EXAMPLES: usize = 16 << 20;
 pub struct Place {
     at: u32,
     holder: u32,
-}
-
-/// Numbers of one place on one worker.
-#[derive(Debug, Default)]
-struct Row {
-    calls: Tick,
-    nanos: Tick,
-    rows: Tick,
-    errors: Tick,
-    latency: [Tick; Latency::BUCKETS],
-}
-
-/// A template's numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Numbers {
-    /// How often it ran.
-    pub calls: u64,
-    /// How long it took in all, in nanoseconds.
-    pub nanos: u64,
-    /// Rows it gave or changed.
-    pub rows: u64,
-    /// How often it failed.
-    pub errors: u64,
-}
-
-impl Numbers {
-    fn plus(self, other: Self) -> Self {
-        Self {
-            calls: self.calls + other.calls,
-            nanos: self.nanos + other.nanos,
-            rows: self.rows + other.rows,
-            errors: self.errors + other.errors,
-        }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        Self {
-            calls: self.calls.saturating_sub(other.calls),
-            nanos: self.nanos.saturating_sub(other.nanos),
-            rows: self.rows.saturating_sub(other.rows),
-            errors: self.errors.saturating_sub(other.errors),
-        }
-    }
+    /// It is about the transaction or the session: BEGIN, COMMIT, SET.
+    pub control: bool,
 }
 
 /// A template with its numbers.
@@ -94,10 +57,8 @@ pub struct Subject {
     pub place: Place,
     /// A statement of it.
     pub example: Arc<str>,
-    /// Its numbers.
-    pub numbers: Numbers,
-    /// How often it took how long.
-    pub latency: Latency,
+    /// What passed of it.
+    pub passed: Passed,
 }
 
 /// A template's database, a statement of it, and what passed.
@@ -136,14 +97,15 @@ struct Taken {
 struct Holder {
     key: (String, Fingerprint),
     text: String,
+    control: bool,
     /// What the place's numbers were when it was given to this template.
     before: Numbers,
     latency_before: Latency,
     /// The statement that was seen first, unless it is too long or no room was left.
     example: Option<Arc<str>>,
-    /// What rules found in it, and how often it had run by then.
+    /// What rules found in it, how often it had run by then, and what its traits told.
     found: Arc<[Found]>,
-    examined_at: Option<u64>,
+    examined: Option<(u64, (bool, u64))>,
 }
 
 impl Templates {
@@ -176,7 +138,7 @@ impl Templates {
         let mut taken = self.lock();
         let key = (database.to_owned(), fingerprint);
         if let Some(&at) = taken.by_key.get(&key) {
-            return self.current(at);
+            return self.current(at, taken.by_place.get(&at).is_some_and(|holder| holder.control));
         }
         let Ok(sql) = std::str::from_utf8(sql) else { return Place::default() };
         if taken.free.is_empty() {
@@ -191,20 +153,21 @@ impl Templates {
             text.truncate((0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default());
             text.push_str("...");
         }
-        let place = self.current(at);
+        let control = is_control(&text);
+        let place = self.current(at, control);
+        self.rows_at(at).for_each(Row::forget_traits);
         let fits = sql.len() <= MAX_EXAMPLE && taken.examples + sql.len() <= MAX_ALL_EXAMPLES;
         let example: Option<Arc<str>> = fits.then(|| sql.into());
         if let Some(example) = &example {
             taken.examples += example.len();
-            let (numbers, latency) = (Numbers::default(), Latency::default());
             // Where more come than can be examined, the rest is found later: see `grown`.
-            let fresh = Subject { place, example: example.clone(), numbers, latency };
+            let fresh = Subject { place, example: example.clone(), passed: Passed::default() };
             let _ = taken.examiner.as_ref().map(|examiner| examiner.try_send(fresh));
         }
         taken.by_key.insert(key.clone(), at);
-        let (before, latency_before) = (self.sum(at), self.latency(at));
-        let (found, examined_at) = (Arc::default(), None);
-        let holder = Holder { key, text, before, latency_before, example, found, examined_at };
+        let (before, latency_before) = (self.sum(at), self.told(at).0);
+        let (found, examined) = (Arc::default(), None);
+        let holder = Holder { key, text, control, before, latency_before, example, found, examined };
         taken.by_place.insert(at, holder);
         place
     }
@@ -246,10 +209,8 @@ impl Templates {
     fn seen(&self) -> (u64, Vec<Ran>) {
         let taken = self.lock();
         let one = |(at, holder): (&u32, &Holder)| {
-            let Numbers { calls, nanos, errors, .. } = self.numbers(*at, holder);
-            let latency = self.latency(*at).since(&holder.latency_before);
-            let passed = Passed { calls, errors, total_ms: nanos as f64 / 1e6, latency, ..Passed::default() };
-            (calls > 0).then(|| (holder.key.0.clone(), holder.example.clone(), passed))
+            let passed = self.passed(*at, holder);
+            (passed.calls > 0).then(|| (holder.key.0.clone(), holder.example.clone(), passed))
         };
         (self.sum(0).calls + taken.given_up.calls, taken.by_place.iter().filter_map(one).collect())
     }
@@ -262,7 +223,8 @@ impl Templates {
         }
         if let Some(holder) = taken.by_place.get_mut(&subject.place.at) {
             holder.found = found.into();
-            holder.examined_at = Some(subject.numbers.calls);
+            let passed = &subject.passed;
+            holder.examined = Some((passed.calls, (passed.loops > 0, passed.idle_ms as u64 / 1000)));
         }
     }
 
@@ -270,12 +232,12 @@ impl Templates {
     pub fn grown(&self) -> Vec<Subject> {
         let taken = self.lock();
         let subject = |(at, holder): (&u32, &Holder)| {
-            let numbers = self.numbers(*at, holder);
-            let grown = |at: u64| numbers.calls >= 10 && numbers.calls >= at.saturating_mul(4);
-            let grown = holder.examined_at.is_none_or(grown);
-            let example = holder.example.clone().filter(|_| grown)?;
-            let latency = self.latency(*at).since(&holder.latency_before);
-            Some(Subject { place: self.current(*at), example, numbers, latency })
+            let calls = self.numbers(*at, holder).calls;
+            let grown = |(before, told): (u64, (bool, u64))| {
+                calls >= 10 && calls >= before.saturating_mul(4) || self.told(*at).1.tells() != told
+            };
+            let example = holder.example.clone().filter(|_| holder.examined.is_none_or(grown))?;
+            Some(Subject { place: self.current(*at, holder.control), example, passed: self.passed(*at, holder) })
         };
         taken.by_place.iter().filter_map(subject).collect()
     }
@@ -293,17 +255,36 @@ impl Templates {
         all
     }
 
-    /// How often a place's templates took how long.
-    fn latency(&self, at: u32) -> Latency {
-        let mut sum = [0; Latency::BUCKETS];
-        for row in self.rows.iter().filter_map(|rows| rows.get(at as usize)) {
-            sum.iter_mut().zip(&row.latency).for_each(|(sum, tick)| *sum += tick.get());
-        }
-        Latency::of(sum)
+    fn rows_at(&self, at: u32) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter_map(move |rows| rows.get(at as usize))
     }
 
-    fn current(&self, at: u32) -> Place {
-        Place { at, holder: self.holders.get(at as usize).map_or(0, |holder| holder.load(Ordering::Relaxed)) }
+    /// How often a place's templates took how long, and what sessions make of the last one.
+    fn told(&self, at: u32) -> (Latency, Traits) {
+        let (mut sum, mut traits) = ([0; Latency::BUCKETS], Traits::default());
+        self.rows_at(at).for_each(|row| row.add_to(&mut sum, &mut traits));
+        (Latency::of(sum), traits)
+    }
+
+    /// What passed of a template.
+    fn passed(&self, at: u32, holder: &Holder) -> Passed {
+        let Numbers { calls, nanos, errors, .. } = self.numbers(at, holder);
+        let (latency, traits) = self.told(at);
+        let short = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Passed {
+            calls,
+            errors,
+            total_ms: nanos as f64 / 1e6,
+            latency: latency.since(&holder.latency_before),
+            longest_run: short(traits.longest_run),
+            loops: short(traits.loops),
+            idles: traits.idles,
+            idle_ms: traits.longest_idle as f64 / 1e6,
+        }
+    }
+
+    fn current(&self, at: u32, control: bool) -> Place {
+        Place { at, control, holder: self.holders.get(at as usize).map_or(0, |holder| holder.load(Ordering::Relaxed)) }
     }
 
     /// Takes the eighth with the fewest calls away from their templates.
@@ -339,29 +320,27 @@ impl Templates {
     #[inline]
     pub fn record(&self, home: usize, place: Place, numbers: Numbers) {
         let at = if self.holds(place) { place.at } else { 0 };
-        let Some(row) = self.rows.get(home).and_then(|rows| rows.get(at as usize)) else { return };
-        row.calls.add(numbers.calls);
-        row.nanos.add(numbers.nanos);
-        if let Some(tick) = row.latency.get(Latency::bucket(numbers.nanos)) {
-            tick.add(numbers.calls);
-        }
-        if numbers.rows > 0 {
-            row.rows.add(numbers.rows);
-        }
-        if numbers.errors > 0 {
-            row.errors.add(numbers.errors);
+        if let Some(row) = self.rows.get(home).and_then(|rows| rows.get(at as usize)) {
+            row.add(numbers);
         }
     }
 
+    /// Counts the `run`th execution in a row by one session; on worker `home`.
+    pub fn looped(&self, home: usize, place: Place, run: u32) {
+        self.held_row(home, place).into_iter().for_each(|row| row.looped(run));
+    }
+
+    /// Counts a pause of so many nanoseconds in a transaction behind it; on worker `home`.
+    pub fn idled(&self, home: usize, place: Place, nanos: u64) {
+        self.held_row(home, place).into_iter().for_each(|row| row.idled(nanos));
+    }
+
+    fn held_row(&self, home: usize, place: Place) -> Option<&Row> {
+        self.rows.get(home)?.get(place.at as usize).filter(|_| self.holds(place) && place.at > 0)
+    }
+
     fn sum(&self, at: u32) -> Numbers {
-        self.rows.iter().filter_map(|rows| rows.get(at as usize)).fold(Numbers::default(), |sum, row| {
-            sum.plus(Numbers {
-                calls: row.calls.get(),
-                nanos: row.nanos.get(),
-                rows: row.rows.get(),
-                errors: row.errors.get(),
-            })
-        })
+        self.rows_at(at).fold(Numbers::default(), |sum, row| sum.plus(row.numbers()))
     }
 
     fn numbers(&self, at: u32, holder: &Holder) -> Numbers {
@@ -387,6 +366,14 @@ impl Templates {
         }
         all
     }
+}
+
+/// Whether a template is about the transaction or the session.
+fn is_control(text: &str) -> bool {
+    let word = text.split(|letter: char| !letter.is_ascii_alphabetic()).next().unwrap_or_default();
+    let words =
+        ["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "set", "reset", "discard"];
+    words.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

@@ -90,9 +90,10 @@ impl Timing {
         }
     }
 
-    /// So many queries were answered and transactions ended; `more` are under way. Gives the time they took on the server.
+    /// So many queries were answered and transactions ended; `more` are under way. Gives the time they took on the server, and
+    /// what time it is.
     #[inline]
-    pub fn answered(&mut self, (queries, transactions): (u64, u64), more: bool, counters: &Counters) -> u64 {
+    pub fn answered(&mut self, (queries, transactions): (u64, u64), more: bool, counters: &Counters) -> (u64, u64) {
         let now = now();
         let each = now.saturating_sub(self.began) / queries.max(1);
         let on_server = now.saturating_sub(self.began).saturating_sub(self.waited);
@@ -107,7 +108,7 @@ impl Timing {
         }
         self.waited = 0;
         self.began = if more { now } else { 0 };
-        on_server
+        (on_server, now)
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
         timing.wait(start);
         std::thread::sleep(std::time::Duration::from_millis(20));
         timing.assign(counters);
-        let on_server = timing.answered((1, 1), false, counters.unwrap());
+        let (on_server, _) = timing.answered((1, 1), false, counters.unwrap());
         assert!(timing.is_idle() && on_server < 15_000_000, "{on_server}");
         let totals = meter.totals();
         assert!(totals.client.nanos >= 20_000_000 && totals.wait.nanos >= 20_000_000);

@@ -36,3 +36,29 @@ fn findings_of_what_passes_are_shown_and_counted() {
         assert!(page.contains(sample), "{sample}: {page}");
     }
 }
+
+#[test]
+fn loops_and_idle_transactions_are_found_by_session() {
+    let stage = Stage::new("", "");
+    let mut client = stage.client("app");
+    client.query("select id from t where name is null");
+    for id in 0..12 {
+        client.query(&format!("select name from t where id = {id}"));
+    }
+    client.query("begin");
+    client.query("update t set name = 'x' where id = 1");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    client.query("commit");
+    // As often, but not in a row.
+    for id in 0..12 {
+        stage.client("eve").query(&format!("select name, id from t where id = {id}"));
+    }
+    let mut console = stage.console();
+    wait_until("both are found", || {
+        let shown = console.query("show findings");
+        shown.contains("n-plus-one") && shown.contains("idle-in-transaction")
+    });
+    let shown = console.query("show findings");
+    assert_eq!(shown.matches("n-plus-one").count(), 1, "{shown}");
+    assert!(shown.contains("UPDATE t SET name"), "{shown}");
+}
