@@ -3,6 +3,7 @@
 use super::checks;
 use super::evidence::Evidence;
 use super::inner::inner;
+use super::matching::Match;
 use super::rule::Rule;
 use super::run::{examine, is_of_interest};
 use super::subject::{Sharding, Subject};
@@ -31,7 +32,8 @@ impl Rule {
 
     /// Whether what the rule finds in a text may change with the values of constants, and so within a template.
     pub fn reads_constants(&self) -> bool {
-        self.check.as_deref().is_some_and(checks::reads_constants)
+        let checked = self.check.as_deref().is_some_and(checks::reads_constants);
+        checked || self.matching.as_ref().is_some_and(Match::reads_constants)
     }
 }
 

@@ -1,8 +1,10 @@
 //! `match:`: what can be said of a statement in data. All conditions that are given must hold.
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::evidence::Evidence;
+use super::pattern::{Fit, Pattern};
 use super::subject::{Hit, Subject};
 use crate::sql::facts::{Clause, Comparison, Literal, Operand, Predicate, Shape, Span, StatementKind};
 
@@ -12,6 +14,12 @@ use crate::sql::facts::{Clause, Comparison, Literal, Operand, Predicate, Shape, 
 pub struct Match {
     /// What the finding says; `{}` stands for the text found.
     pub message: String,
+    /// SQL with holes that stands somewhere in the statement; one of these.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub sql: Vec<Pattern>,
+    /// SQL with holes that stands nowhere in it.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub without: Vec<Pattern>,
     /// The statement is one of these.
     #[serde(default)]
     pub statement: Vec<Kind>,
@@ -128,8 +136,15 @@ impl Match {
                 return Vec::new();
             }
         }
+        if self.without.iter().any(|pattern| !pattern.fits(subject.sql).is_empty()) {
+            return Vec::new();
+        }
         let mut spans: Option<Vec<Span>> = None;
-        let mut narrow = |found: Vec<Span>| spans = Some(found);
+        let mut missing = false;
+        let mut narrow = |found: Vec<Span>| {
+            missing |= found.is_empty();
+            spans = Some(found);
+        };
         if let Some(wanted) = &self.predicate {
             narrow(facts.predicates.iter().filter(|predicate| wanted.fits(predicate)).map(|it| it.span).collect());
         }
@@ -152,10 +167,49 @@ impl Match {
             };
             narrow(facts.set_operations.iter().filter(named).map(|(_, _, span)| *span).collect());
         }
+        let fits: Vec<Fit<'_>> = self.sql.iter().flat_map(|pattern| pattern.fits(subject.sql)).collect();
+        if missing || fits.is_empty() && !self.sql.is_empty() {
+            return Vec::new();
+        }
+        if !fits.is_empty() {
+            let hit = |fit: &Fit<'_>| Hit::new(fit.span, self.said_of(fit, subject)).by(Evidence::Syntax);
+            return fits.iter().map(hit).collect();
+        }
         let whole = || vec![target_span(subject)];
         let hit = |span: Span| Hit::new(span, self.message.replace("{}", subject.text(span))).by(Evidence::Syntax);
         spans.unwrap_or_else(whole).into_iter().map(hit).collect()
     }
+}
+
+impl Match {
+    /// The message, with the text of the holes.
+    fn said_of(&self, fit: &Fit<'_>, subject: &Subject<'_>) -> String {
+        let message = self.message.replace("{}", subject.text(fit.span));
+        let fill = |message: String, (name, span): &(&str, Span)| {
+            message.replace(&format!("{{${name}}}"), subject.text(*span))
+        };
+        fit.holes.iter().fold(message, fill)
+    }
+
+    /// Whether it looks at the values of constants.
+    pub(super) fn reads_constants(&self) -> bool {
+        self.sql.iter().chain(&self.without).any(Pattern::reads_constants)
+    }
+}
+
+/// A pattern, or a list of them.
+fn one_or_more<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<Pattern>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(String),
+        More(Vec<String>),
+    }
+    let texts = match Given::deserialize(from)? {
+        Given::One(text) => vec![text],
+        Given::More(texts) => texts,
+    };
+    texts.into_iter().map(|text| Pattern::try_from(text).map_err(D::Error::custom)).collect()
 }
 
 /// The statement's command and target: what a finding about the whole statement points at.

@@ -245,10 +245,7 @@ impl ShardedSession {
     }
 
     /// Sends a group to its target, with a Sync, and passes the answers on.
-    pub(super) async fn run_group(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
-        if group.is_empty() {
-            return Ok(());
-        }
+    pub(super) async fn send_group(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
         if matches!(target, Target::Collect(_) | Target::Spread(..)) {
             return Box::pin(self.run_rewritten(target, group)).await;
         }

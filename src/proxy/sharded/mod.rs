@@ -26,6 +26,7 @@ mod atomic;
 mod batch;
 mod collect;
 mod copy;
+mod counted;
 mod deadlock;
 mod extended;
 mod guarded;

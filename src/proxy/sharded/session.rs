@@ -16,6 +16,7 @@ use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
 use crate::proxy::guard::Guard;
 use crate::proxy::login::Registered;
+use crate::proxy::meter::habits::Habits;
 use crate::proxy::pulse::{Over, Phase};
 use crate::proxy::sharded::link::Link;
 use crate::proxy::sharded::names::Names;
@@ -116,6 +117,8 @@ pub struct ShardedSession {
     pub(super) finishing: Vec<(usize, JoinHandle<()>)>,
     pub(super) names: Names,
     pub(super) scanner: Scanner,
+    /// Its loops and pauses.
+    pub(super) habits: Habits,
     /// The rules that its statements are held against before they run.
     pub(super) guarded_by: Option<Arc<Guard>>,
     /// Messages of the extended protocol that were not run yet.
@@ -162,6 +165,7 @@ impl ShardedSession {
             finishing: Vec::new(),
             names: Names::default(),
             scanner: Scanner::new(LexOptions::default()),
+            habits: Habits::default(),
             guarded_by,
             batch: Vec::new(),
             batch_bytes: 0,
@@ -304,6 +308,7 @@ impl ShardedSession {
             let resting = self.transaction.status() == Status::Idle && self.links.iter().all(Option::is_none);
             self.beat(if resting { Phase::Resting } else { Phase::Holding });
             self.fill().await?;
+            self.goes_on();
             self.beat(Phase::Running);
         }
     }

@@ -6,6 +6,7 @@ use std::task::Poll;
 use crate::exec::control::Control;
 use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
+use crate::proxy::meter::timing::now;
 use crate::proxy::sharded::collect::Asked;
 use crate::proxy::sharded::names::Target;
 use crate::proxy::sharded::planned::{Planned, Values};
@@ -62,7 +63,10 @@ impl ShardedSession {
             if several && self.transaction.status() == Status::Idle && !is_control(self.leading(statement)) {
                 self.begin_implicit();
             }
-            self.statement(statement).await?;
+            let began = now();
+            let done = self.statement(statement).await;
+            self.count_statement(statement, began, done.is_err());
+            done?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use pgweir::db::local::{Auth, Cluster, Options};
 
 use super::{Stage, config};
 use crate::proxy::raw::{Frame, Raw, bind, execute, field, parse, query, sync};
-use crate::support::Proxy;
+use crate::support::{Proxy, wait_until};
 
 const DENY: &str = "    guard:\n    - {rules: [delete-without-where, update-without-where], users: [app]}\n";
 
@@ -130,7 +130,7 @@ fn the_guard_holds_in_sharded_databases() {
         format!("{{name: {name}, primary: \"{url}\"}}")
     };
     let proxy = Proxy::start(&format!(
-        "users: {{app: {{password: secret}}}}\ndatabases:\n  shop:\n    shards: [{}, {}]\n    commit: best-effort\n    \
+        "users: {{app: {{password: secret}}, boss: {{password: secret}}}}\nadmin_users: [boss]\ndatabases:\n  shop:\n    shards: [{}, {}]\n    commit: best-effort\n    \
          sharding: {{tables: {{t: {{key: id}}}}}}\n    guard:\n    - {{rules: [delete-without-where]}}\n    \
          - {{rules: [select-star], action: notice}}\n",
         shard("a", "s1"),
@@ -154,4 +154,12 @@ fn the_guard_holds_in_sharded_databases() {
     let frames: Vec<String> = said(&client.until_ready(1)).iter().map(|it| it[..1].to_owned()).collect();
     assert_eq!(frames.concat(), "NTDCZ");
     assert_eq!(client.query("delete from t where id = 1"), "C:DELETE_1 Z:I");
+    // What passes is counted and examined here too.
+    let star = [parse("", "select * from t where id = $1"), bind("", &["2"]), execute(), sync()];
+    for _ in 0..2 {
+        client.talk(&star, 1);
+    }
+    let mut console = Raw::login(proxy.port(), "boss", "secret", "pgweir", &[]);
+    let star = |shown: String| shown.split("D:").any(|row| row.starts_with("shop,select-star,") && row.contains(",3,"));
+    wait_until("it is found", || star(console.query("show findings")));
 }

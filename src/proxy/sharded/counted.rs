@@ -1,0 +1,84 @@
+//! Counts the statements of sharded sessions by template, as the meter does those of others.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::exec::transaction::Status;
+use crate::proxy::meter::seen::Seen;
+use crate::proxy::meter::templates::Numbers;
+use crate::proxy::meter::timing::now;
+use crate::proxy::sharded::extended::Step;
+use crate::proxy::sharded::names::{Named, Target};
+use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::sql::lexer::LexOptions;
+use crate::wire::body::Reader;
+
+thread_local! {
+    /// What this worker knows of the templates' places.
+    static SEEN: RefCell<Seen> = RefCell::default();
+}
+
+impl ShardedSession {
+    /// Counts a statement that has run since `began`.
+    pub(super) fn count_statement(&mut self, sql: &str, began: u64, failed: bool) {
+        let ended = now();
+        self.count_one(sql, (ended.saturating_sub(began), ended), failed);
+    }
+
+    /// Runs a group of messages, and counts the statements that it executes.
+    pub(super) async fn run_group(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        let executed = self.executed(group);
+        let began = now();
+        let done = self.send_group(target, group).await;
+        let ended = now();
+        let each = ended.saturating_sub(began) / (executed.len() as u64).max(1);
+        for named in executed {
+            let sql = named.with_views.as_ref().unwrap_or(&named.sql);
+            self.count_one(sql, (each, ended), done.is_err());
+        }
+        done
+    }
+
+    /// The statements that a group executes.
+    fn executed(&self, group: &[Step]) -> Vec<Arc<Named>> {
+        let mut bound: Vec<(&[u8], &Arc<Named>)> = Vec::new();
+        let mut executed = Vec::new();
+        for step in group {
+            match step {
+                Step::Bind { named, portal, .. } => bound.push((portal, named)),
+                Step::Execute(body) => {
+                    let portal = Reader::new(body).cstr().unwrap_or_default();
+                    let here = bound.iter().rev().find(|(name, _)| *name == portal).map(|(_, named)| *named);
+                    executed.extend(here.or_else(|| Some(&self.names.portals.get(portal)?.named)).cloned());
+                }
+                _ => {}
+            }
+        }
+        executed
+    }
+
+    fn count_one(&mut self, sql: &str, (nanos, ended): (u64, u64), failed: bool) {
+        let meter = &self.database.meter;
+        let Some(templates) = &meter.templates else { return };
+        let scan = self.scanner.scan(sql.as_bytes());
+        let place = SEEN.with(|seen| {
+            // Nobody holds it for longer than this.
+            let Ok(mut seen) = seen.try_borrow_mut() else { return Default::default() };
+            seen.follow(meter);
+            seen.note(&scan, sql.as_bytes(), LexOptions::default());
+            seen.last
+        });
+        templates.record(self.home, place, Numbers { calls: 1, nanos, rows: 0, errors: failed.into() });
+        self.habits.ran(place, ended, templates, self.home);
+    }
+
+    /// The client goes on; it may have stood idle in its transaction.
+    pub(super) fn goes_on(&self) {
+        if self.transaction.status() != Status::Idle && !self.implicit {
+            self.habits.goes_on(now(), self.database.meter.templates.as_deref(), self.home);
+        }
+    }
+}
