@@ -76,6 +76,11 @@ impl Spread {
         }
     }
 
+    /// Every shard runs the statement as it was written.
+    pub fn is_plain(&self) -> bool {
+        self.rows.is_empty() && self.query.is_none() && self.edits.is_empty() && self.collect.parts.is_empty()
+    }
+
     /// The key's field among the rows that INSERT .. SELECT stores.
     pub fn key_of_query(&self) -> Option<&KeyField> {
         self.query.as_ref().map(|query| &query.key)

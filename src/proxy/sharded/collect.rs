@@ -132,7 +132,7 @@ impl ShardedSession {
     }
 
     /// How groups can be collected in the place of rows, with the names of the answer's columns; `None` where they cannot.
-    async fn folding<'a>(
+    pub(super) async fn folding<'a>(
         &mut self,
         collect: &'a Collect,
         asked: &Asked<'_>,

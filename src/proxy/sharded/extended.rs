@@ -8,6 +8,7 @@ use crate::exec::concat::Concat;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::batch::Owing;
 use crate::proxy::sharded::collect::COMPUTES;
+use crate::proxy::sharded::execute::is_prepare;
 use crate::proxy::sharded::link::Link;
 use crate::proxy::sharded::names::{Named, Target};
 use crate::proxy::sharded::planned::Planned;
@@ -223,6 +224,9 @@ impl ShardedSession {
                     return self.control(control_of(&portal.named.sql)?).await;
                 }
                 self.transaction.check_open()?;
+                if is_prepare(leading) {
+                    return self.prepare_statement(&portal.named.sql).await;
+                }
                 self.setting(&portal.named.sql, leading).await?;
             }
         }

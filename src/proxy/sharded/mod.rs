@@ -19,7 +19,7 @@
 //! end of the transaction; one whose state is not known to be clean is closed instead.
 //!
 //! What cannot be kept over several servers is refused, never approximated: session state that pins
-//! (LISTEN, temporary tables, PREPARE, advisory locks), `search_path`, COPY into a sharded table.
+//! (LISTEN, temporary tables, advisory locks), another `search_path`.
 
 mod apart;
 mod atomic;
@@ -28,6 +28,8 @@ mod collect;
 mod copy;
 mod counted;
 mod deadlock;
+mod execute;
+mod explain;
 mod extended;
 mod guarded;
 mod link;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::pool::statements::Statement;
+use crate::proxy::sharded::execute::Prepared;
 use crate::proxy::sharded::planned::Planned;
 use crate::route::Shards;
 use crate::sql::lexer::{LexOptions, Lexer, TokenKind, decode_identifier};
@@ -77,6 +78,8 @@ pub(super) struct Names {
     pub portals: HashMap<Box<[u8]>, Portal>,
     /// Counts unnamed statements.
     pub count: u64,
+    /// Statements that PREPARE has named, as a statement.
+    pub prepared: HashMap<String, Arc<Prepared>>,
     /// Cursors that the transaction has declared, and the shard of each.
     pub cursors: HashMap<String, usize>,
 }

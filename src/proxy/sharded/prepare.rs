@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::exec::transaction::Status;
 use crate::pool::statements::Statement;
 use crate::proxy::definitions::meaning;
+use crate::proxy::sharded::execute::is_prepare;
 use crate::proxy::sharded::extended::{Ahead, Step};
 use crate::proxy::sharded::names::{MAX_STATEMENTS, Named, Portal, Target};
 use crate::proxy::sharded::planned::{Planned, Values, refused};
@@ -74,7 +75,13 @@ impl ShardedSession {
         let scan = self.scanner.scan(text);
         let leading = scan.leading;
         let shows = leading[0] == Keyword::Show;
-        let own = is_control(leading) || is_setting(leading) && !shows || scan.statements == 0;
+        if leading[0] == Keyword::Execute && scan.statements == 1 {
+            self.transaction.check_open()?;
+            let sql = self.executed(sql)?;
+            let types = statement_and_types.get(text.len()..).unwrap_or_default();
+            return self.prepare(&[name, b"\0", sql.as_bytes(), types].concat());
+        }
+        let own = is_control(leading) || is_prepare(leading) || is_setting(leading) && !shows || scan.statements == 0;
         if !own {
             self.transaction.check_open()?;
         }
@@ -137,12 +144,13 @@ impl ShardedSession {
         Ok(named)
     }
 
-    fn check_name(&self, name: &[u8]) -> Result<(), Trouble> {
-        if self.names.statements.contains_key(name) {
+    pub(super) fn check_name(&self, name: &[u8]) -> Result<(), Trouble> {
+        let prepared = std::str::from_utf8(name).is_ok_and(|name| self.names.prepared.contains_key(name));
+        if prepared || self.names.statements.contains_key(name) {
             let what = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
             return Err(Trouble::Reply(Failure::error("42P05", what)));
         }
-        if self.names.statements.len() >= MAX_STATEMENTS {
+        if self.names.statements.len() + self.names.prepared.len() >= MAX_STATEMENTS {
             let what = format!("a client may have {MAX_STATEMENTS} prepared statements");
             return Err(Trouble::Reply(Failure::error("53400", what).hint("Close those that are not needed.")));
         }

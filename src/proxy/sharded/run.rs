@@ -245,7 +245,8 @@ impl ShardedSession {
         Ok(false)
     }
 
-    async fn each(&mut self, shards: &[usize], sql: &str) -> Result<(), Trouble> {
+    /// Runs a statement of which nothing but an error is told on these shards.
+    pub(super) async fn each(&mut self, shards: &[usize], sql: &str) -> Result<(), Trouble> {
         for &shard in shards {
             self.link(shard)?.query(sql.as_bytes());
         }

@@ -85,17 +85,20 @@ impl ShardedSession {
                 self.refuse_inside("DISCARD ALL")?;
                 self.want = self.startup.clone();
                 self.names.statements.clear();
+                self.names.prepared.clear();
                 self.names.portals.clear();
                 message::command_complete(&mut self.to_client, b"DISCARD ALL");
                 Ok(())
             }
             Some(Effect::DeallocateAll) => {
                 self.names.statements.retain(|name, _| name.is_empty());
+                self.names.prepared.clear();
                 message::command_complete(&mut self.to_client, b"DEALLOCATE ALL");
                 Ok(())
             }
             Some(Effect::Deallocate(name)) => {
-                if self.names.statements.remove(name.as_slice()).is_none() {
+                let prepared = std::str::from_utf8(&name).is_ok_and(|name| self.names.prepared.remove(name).is_some());
+                if !prepared && self.names.statements.remove(name.as_slice()).is_none() {
                     let name = String::from_utf8_lossy(&name).into_owned();
                     let what = format!("prepared statement \"{name}\" does not exist");
                     return Err(Trouble::Reply(Failure::error("26000", what)));

@@ -8,6 +8,8 @@ use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
 use crate::proxy::meter::timing::now;
 use crate::proxy::sharded::collect::Asked;
+use crate::proxy::sharded::execute::is_prepare;
+use crate::proxy::sharded::explain::explain_of;
 use crate::proxy::sharded::names::Target;
 use crate::proxy::sharded::planned::{Planned, Values};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
@@ -82,6 +84,13 @@ impl ShardedSession {
         if is_setting(leading) {
             return self.setting(sql, leading).await;
         }
+        if is_prepare(leading) {
+            return self.prepare_statement(sql).await;
+        }
+        if leading[0] == Keyword::Execute {
+            let executed = self.executed(sql)?;
+            return Box::pin(self.statement(&executed)).await;
+        }
         let snapshot = match self.shared.fresh() {
             Some(snapshot) => snapshot,
             None => {
@@ -97,7 +106,13 @@ impl ShardedSession {
         {
             return Box::pin(self.statement(&expanded)).await;
         }
-        let route = planned.route(&Values { sql, bindings: scan.bindings, parameters: &[] })?;
+        let route = planned.route(&Values { sql, bindings: scan.bindings, parameters: &[] });
+        if leading[0] == Keyword::Explain
+            && let Some(explain) = explain_of(sql).filter(|explain| explain.route || route.is_err())
+        {
+            return self.explain(&explain).await;
+        }
+        let route = route?;
         self.check_definitions(&planned)?;
         match self.target_of(route, &planned, sql)? {
             Target::Shard(shard) => self.on_one(shard, sql, planned.writes, planned.care).await?,

@@ -1,15 +1,17 @@
 //! Writes that several shards do, each for its own rows: one answer for all.
 
-use crate::exec::collect::Collected;
+use crate::exec::collect::{Collected, value};
 use crate::exec::concat::{Concat, Verdict};
 use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::collect::{Asked, COMPUTES, Described, Given, TEXT_ARRAY, bind, parse};
 use crate::proxy::sharded::planned::Values;
+use crate::proxy::sharded::prepare::malformed;
 use crate::proxy::sharded::selected::Select;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::{Parameter, Shards};
 use crate::sql::template::Binding;
+use crate::wire::body::Reader;
 use crate::wire::message::{self, Failure};
 
 /// The time of the transaction on the first shard, in a form that reads back whatever the session's settings are.
@@ -96,22 +98,25 @@ impl ShardedSession {
 
     /// The transaction's time on the computing shard, as text.
     pub(super) async fn the_time(&mut self) -> Result<Vec<u8>, Trouble> {
-        self.link(COMPUTES)?.query(TIME);
-        let (mut time, mut error) = (None, None);
+        let odd = || Trouble::Reply(Failure::error("08P01", "a shard did not tell the time"));
+        self.ask_for_one(TIME).await?.ok_or_else(odd)
+    }
+
+    /// The only value of a query to the computing shard, as text.
+    pub(super) async fn ask_for_one(&mut self, sql: &[u8]) -> Result<Option<Vec<u8>>, Trouble> {
+        self.link(COMPUTES)?.query(sql);
+        let (mut found, mut error) = (None, None);
         loop {
             let Ok(frame) = self.link(COMPUTES)?.frame().await else { return Err(self.lose(COMPUTES)) };
             match frame.tag {
-                // One column: its count and its length are in front.
-                b'D' => time = frame.body().get(6..).map(<[u8]>::to_vec),
+                b'D' => {
+                    let mut reader = Reader::new(frame.body());
+                    found = reader.u16().and_then(|_| value(&mut reader)).map_err(malformed)?.map(<[u8]>::to_vec);
+                }
                 b'E' => error = error.or_else(|| Some(frame.bytes.to_vec())),
-                b'Z' => break,
+                b'Z' => return error.map_or(Ok(found), |error| Err(Trouble::Server(error))),
                 _ => {}
             }
-        }
-        match (error, time) {
-            (Some(error), _) => Err(Trouble::Server(error)),
-            (None, Some(time)) => Ok(time),
-            (None, None) => Err(Trouble::Reply(Failure::error("08P01", "a shard did not tell the time"))),
         }
     }
 

@@ -26,6 +26,7 @@ mod shapes;
 mod sharded;
 mod spread;
 mod state;
+mod statements;
 mod tls;
 mod views;
 pub mod web;
