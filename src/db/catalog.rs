@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
-use super::catalog_sql::{COLUMNS, CONSTRAINTS, FINGERPRINT, INDEXES, RELATIONS, SESSION, STATISTICS};
+use super::catalog_sql::{COLUMNS, CONSTRAINTS, FINGERPRINT, FUNCTIONS, INDEXES, RELATIONS, SESSION, STATISTICS};
 use super::fault::explain_failure;
 use crate::error::{Error, Result};
 use crate::sql::catalog::{
@@ -61,18 +61,22 @@ async fn read(client: &Client) -> Result<Catalog> {
         ))
         .hint("upgrade the server, or give the schema as a DDL file"));
     }
-    let (relations, columns, statistics, indexes, constraints) = tokio::try_join!(
+    let (relations, columns, statistics, indexes, constraints, functions) = tokio::try_join!(
         client.query(RELATIONS, &[]),
         client.query(COLUMNS, &[]),
         client.query(STATISTICS, &[]),
         client.query(INDEXES, &[]),
         client.query(CONSTRAINTS, &[]),
+        client.query(FUNCTIONS, &[]),
     )
     .map_err(failure)?;
 
     let mut catalog = Catalog::new(CatalogSource::Live);
     catalog.server_version = u32::try_from(version).ok();
     catalog.search_path = get(&session, 1)?;
+    for row in &functions {
+        catalog.functions.insert(get(row, 0)?, get(row, 1)?);
+    }
     let mut ids = HashMap::new();
     for row in &relations {
         let (oid, table) = relation(row)?;
@@ -96,7 +100,6 @@ async fn read(client: &Client) -> Result<Catalog> {
     Ok(catalog)
 }
 
-/// Hands each row to the table its first column (an oid) names.
 /// What tells one state of the definitions from another; statistics do not count.
 ///
 /// # Errors
@@ -107,6 +110,7 @@ pub async fn fingerprint(client: &Client) -> Result<String> {
     get(&row, 0)
 }
 
+/// Hands each row to the table its first column (an oid) names.
 fn fill(
     catalog: &mut Catalog,
     ids: &HashMap<u32, TableId>,

@@ -96,7 +96,8 @@ impl Concat {
         self.most = (most > 0).then_some(u64::from(most));
     }
 
-    fn is_full(&self) -> bool {
+    /// As many rows as are wanted have passed.
+    pub fn is_full(&self) -> bool {
         [self.limit, self.most].into_iter().flatten().any(|most| self.rows >= most)
     }
 
@@ -215,6 +216,23 @@ pub fn named_types(body: &[u8]) -> Option<Vec<(String, (u32, i32))>> {
         Some((name, (column.kind, column.modifier.cast_signed())))
     };
     columns(body)?.into_iter().map(one).collect()
+}
+
+/// Whether one of the columns has values that mean something else on another shard, in these formats (as Bind has them, one for each).
+pub fn has_local(body: &[u8], formats: &[u8]) -> bool {
+    let codes = formats.get(2..).unwrap_or_default().chunks_exact(2).map(|code| u16::from(code != [0, 0]));
+    let columns = columns(body).unwrap_or_default();
+    columns.into_iter().zip(codes).any(|(column, format)| Column { format, ..column }.is_local())
+}
+
+/// A RowDescription's body without its last columns.
+pub fn without_last(body: &[u8], count: usize) -> Option<Vec<u8>> {
+    let columns = columns(body)?;
+    let kept = columns.get(..columns.len().checked_sub(count)?)?;
+    let bytes: usize = kept.iter().map(|column| column.name.len() + 1 + FIELD_LEN).sum();
+    let mut out = u16::try_from(kept.len()).ok()?.to_be_bytes().to_vec();
+    out.extend_from_slice(body.get(2..2 + bytes)?);
+    Some(out)
 }
 
 fn columns(body: &[u8]) -> Option<Vec<Column>> {

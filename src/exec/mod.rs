@@ -10,6 +10,7 @@
 //!                             -> waits   (transactions that wait for each other)
 //! one statement on all shards -> gather  (every shard's answer -> one answer, or one error)
 //! one query on several shards -> concat  (each shard's rows -> one answer)
+//!                             -> merge   (the same, where each shard's rows are in order)
 //! COPY into several shards     -> copy    (rows, each with its key)
 //! one query on rows of several -> collect (each shard's rows -> parameters of a query on one)
 //! ```
@@ -21,6 +22,7 @@ pub mod concat;
 pub mod control;
 pub mod copy;
 pub mod gather;
+pub mod merge;
 #[cfg(test)]
 mod model;
 pub mod recovery;

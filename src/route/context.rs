@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::constant::Surroundings;
+use super::functions::{Steadiness, steadiness};
 use super::placement::ShardId;
 use super::plan::{Action, Refusal, Route, TemplatePlan};
 use super::topology::{Sharded, TableUse, Topology};
-use crate::sql::facts::{Access, Facts, Relation, RelationId, RelationSource, Span, StatementKind};
+use crate::sql::facts::{Access, Facts, FunctionCall, Relation, RelationId, RelationSource, Span, StatementKind};
 
 /// What one occurrence of a relation is to the router.
 #[derive(Debug, Clone)]
@@ -73,6 +74,22 @@ impl<'a> Context<'a> {
     pub fn writes(&self) -> bool {
         !matches!(self.facts.kind, StatementKind::Select | StatementKind::Explain | StatementKind::CopyTo)
             || self.facts.relations.iter().any(|relation| relation.access == Access::Write)
+    }
+
+    /// How a call's result depends on where and when it is called; `None` where nothing is known of it.
+    pub fn steadiness(&self, call: &FunctionCall) -> Option<Steadiness> {
+        let built_in = steadiness(call.schema.as_deref(), &call.name);
+        let by_users = match call.schema.as_deref() {
+            Some("pg_catalog") => None,
+            _ => self.topology.catalog.functions.get(&call.name),
+        };
+        match (by_users, call.schema.as_deref()) {
+            // A function of users may have the name of one that is built in, for other types.
+            (Some(true), None) => built_in.or(Some(Steadiness::Immutable)),
+            (Some(true), Some(_)) => Some(Steadiness::Immutable),
+            (Some(false), _) => None,
+            (None, _) => built_in,
+        }
     }
 
     /// Names of the reference tables in it, each once.

@@ -6,6 +6,7 @@ use super::collect::Collect;
 use super::constant::Choice;
 use super::copy::Copy;
 use super::key::KeyType;
+use super::merge::Merge;
 use super::placement::{Placement, ShardId};
 use super::spread::Spread;
 use crate::sql::facts::Span;
@@ -21,6 +22,8 @@ pub enum Route {
     Catalog,
     /// To each of these shards, whose rows together are the answer: all of them, or as many as these.
     Several(Shards, Option<u64>),
+    /// To each of these shards, whose rows are merged into one order: so many of them, after so many others.
+    Merge(Shards, Option<u64>, u64),
     /// To the first shard, which computes it from rows that these shards send.
     Collect(Shards),
     /// To each of the first, which write their own rows, with rows that the second send.
@@ -103,6 +106,12 @@ pub(super) struct Scatter {
     pub occurrences: Vec<Occurrence>,
     /// So many rows are wanted at most.
     pub limit: Option<Amount>,
+    /// So many rows are left out first; only in an order.
+    pub offset: Option<Amount>,
+    /// They are wanted in an order.
+    pub order: Option<Box<Merge>>,
+    /// What is collected where they cannot be merged.
+    pub instead: Option<Box<Collect>>,
 }
 
 /// A number of rows.
@@ -178,6 +187,15 @@ impl TemplatePlan {
     pub fn collect(&self) -> Option<&Collect> {
         match &self.action {
             Action::Collect(collect) => Some(collect),
+            Action::Scatter(scatter) => scatter.instead.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// How rows are merged, where that is the plan; for places see [`TemplatePlan::collect`].
+    pub fn merge(&self) -> Option<&Merge> {
+        match &self.action {
+            Action::Scatter(scatter) => scatter.order.as_deref(),
             _ => None,
         }
     }
@@ -240,43 +258,54 @@ impl TemplatePlan {
             1 => return Ok(Route::Single(ShardId(left.trailing_zeros() as usize))),
             _ => {}
         }
-        let refuse = |reason: &str, hint: &str| Refusal {
-            rule: self.rule,
-            reason: reason.to_owned(),
-            hint: hint.to_owned(),
-            span: scatter.occurrences.first().map(|occurrence| occurrence.span),
-        };
         if says_now(bindings) {
             return Err(self.other_moments());
         }
-        let limit = match scatter.limit {
-            None | Some(Amount::None) => None,
-            Some(Amount::Constant(index)) => Some(bindings.constant(index).map(str::as_bytes)),
+        let span = scatter.occurrences.first().map(|occurrence| occurrence.span);
+        let limit = self.amount("LIMIT", scatter.limit, span, bindings);
+        let offset = self.amount("OFFSET", scatter.offset, span, bindings);
+        match (&scatter.order, limit, offset) {
+            (None, limit, _) => Ok(Route::Several(Shards(left), limit?)),
+            (Some(_), Ok(limit), Ok(offset)) => Ok(Route::Merge(Shards(left), limit, offset.unwrap_or_default())),
+            // PostgreSQL can say what the amount is.
+            (Some(_), limit, offset) => match &scatter.instead {
+                Some(_) => Ok(Route::Collect(Shards(left))),
+                None => Err(limit.err().or(offset.err()).unwrap_or_else(|| self.other_moments())),
+            },
+        }
+    }
+
+    /// A number of rows; none where it is not limited.
+    fn amount(
+        &self,
+        clause: &str,
+        amount: Option<Amount>,
+        span: Option<Span>,
+        bindings: &dyn Bindings,
+    ) -> Result<Option<u64>, Refusal> {
+        let refuse = |reason: &str, hint: &str| Refusal {
+            rule: self.rule,
+            reason: format!("the amount of {clause} is {reason}"),
+            hint: hint.to_owned(),
+            span,
+        };
+        let text = match amount {
+            None | Some(Amount::None) => return Ok(None),
+            Some(Amount::Constant(index)) => bindings.constant(index).map(str::as_bytes),
             Some(Amount::Parameter(number)) => match bindings.parameter(number) {
-                Some(Parameter { value: None, .. }) => None,
-                Some(Parameter { value: Some(value), binary: false, .. }) => Some(Some(value)),
+                Some(Parameter { value: None, .. }) => return Ok(None),
+                Some(Parameter { value: Some(value), binary: false, .. }) => Some(value),
                 Some(Parameter { value: Some(value), .. }) => {
-                    return match <[u8; 8]>::try_from(value).map(u64::from_be_bytes) {
-                        Ok(rows) if rows >> 63 == 0 => Ok(Route::Several(Shards(left), Some(rows))),
-                        _ => Err(refuse(
-                            "the amount of LIMIT is no row count in binary form",
-                            "send it as int8, 0 or more",
-                        )),
-                    };
+                    let rows = <[u8; 8]>::try_from(value).map(u64::from_be_bytes).ok().filter(|rows| rows >> 63 == 0);
+                    let odd = || refuse("no row count in binary form", "send it as int8, 0 or more");
+                    return rows.map(Some).ok_or_else(odd);
                 }
-                None => Some(None),
+                None => None,
             },
         };
-        let rows = match limit {
-            None => None,
-            Some(text) => {
-                let rows =
-                    text.and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse::<u64>().ok());
-                let rows = rows.filter(|rows| rows >> 63 == 0);
-                Some(rows.ok_or_else(|| refuse("the amount of LIMIT is no plain number", "write LIMIT with a number"))?)
-            }
-        };
-        Ok(Route::Several(Shards(left), rows))
+        let rows = text.and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse::<u64>().ok());
+        let odd = || refuse("no plain number", &format!("write {clause} with a number"));
+        rows.filter(|rows| rows >> 63 == 0).map(Some).ok_or_else(odd)
     }
 
     /// One shard that has all rows computes it alone; else all on which some can lie send them.

@@ -22,6 +22,11 @@ impl TemplatePlan {
                 let rule = self.spread().map_or("spread-write", Spread::rule);
                 return tree(&self.route_name(route), rule, &leaves);
             }
+            Ok(route @ Route::Merge(..)) => {
+                let mut leaves: Vec<String> = self.merge().map(super::merge::Merge::leaf).into_iter().collect();
+                leaves.extend(self.reference_leaf());
+                return tree(&self.route_name(route), "merge-rows", &leaves);
+            }
             Ok(route) => (self.route_name(route), self.leaves(bindings), self.because(bindings)),
             Err(refusal) => {
                 let mut leaves = Vec::new();
@@ -50,6 +55,11 @@ impl TemplatePlan {
             Route::Several(shards, limit) => {
                 let limit = limit.map(|rows| format!(" first {rows}")).unwrap_or_default();
                 format!("scatter shards={}{limit}", self.names(shards))
+            }
+            Route::Merge(shards, limit, offset) => {
+                let limit = limit.map(|rows| format!(" first {rows}")).unwrap_or_default();
+                let offset = if offset > 0 { format!(" after {offset}") } else { String::new() };
+                format!("merge shards={}{limit}{offset}", self.names(shards))
             }
             Route::Collect(shards) => format!("collect shards={}", self.names(shards)),
             Route::Spread(shards, _) => format!("spread shards={}", self.names(shards)),
@@ -116,7 +126,7 @@ fn reason_of(occurrence: &Occurrence, shards: &[String], bindings: &dyn Bindings
 }
 
 fn tree(head: &str, by: &str, leaves: &[String]) -> String {
-    let mut text = format!("{head:<24}by {by}\n");
+    let mut text = format!("{head:<23} by {by}\n");
     for (index, leaf) in leaves.iter().enumerate() {
         let branch = if index + 1 == leaves.len() { "└─" } else { "├─" };
         let _ = writeln!(text, "{branch} {leaf}");

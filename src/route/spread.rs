@@ -173,7 +173,8 @@ impl Spread {
 
 /// Whether text is stored in such a column as it is.
 fn is_textual(column: &str) -> bool {
-    ["text", "character", "name", "bpchar", "\"char\"", "citext"].iter().any(|name| column.starts_with(name))
+    let kinds = ["text", "character", "name", "bpchar", "\"char\"", "citext"];
+    !column.ends_with(']') && kinds.iter().any(|name| column.starts_with(name))
 }
 
 /// Writes a part of a text with the edits that lie in it, in the order of their places.

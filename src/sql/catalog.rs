@@ -48,6 +48,10 @@ pub struct Catalog {
     pub server_version: Option<u32>,
     /// Schemas searched for unqualified names, in order.
     pub search_path: Vec<String>,
+    /// Functions that users have made, by name; whether all of that name are plain, declared immutable, and do not look like
+    /// ones that read tables.
+    #[serde(default)]
+    pub functions: HashMap<String, bool>,
     tables: Vec<Table>,
     by_name: HashMap<String, Vec<TableId>>,
 }
@@ -58,6 +62,7 @@ impl Default for Catalog {
             source: CatalogSource::None,
             server_version: None,
             search_path: vec!["public".to_owned()],
+            functions: HashMap::new(),
             tables: Vec::new(),
             by_name: HashMap::new(),
         }

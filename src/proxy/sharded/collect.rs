@@ -8,6 +8,7 @@ use crate::exec::collect::Collected;
 use crate::exec::concat::{Columns, named_types};
 use crate::proxy::care::Care;
 use crate::proxy::sharded::extended::Step;
+use crate::proxy::sharded::merge::Part;
 use crate::proxy::sharded::names::Target;
 pub(super) use crate::proxy::sharded::prepare::Given;
 use crate::proxy::sharded::prepare::{malformed, read_parameters};
@@ -64,7 +65,7 @@ pub(super) struct Described {
     /// Types of its parameters.
     pub parameters: Vec<u32>,
     /// The body of RowDescription.
-    columns: Vec<u8>,
+    pub columns: Vec<u8>,
 }
 
 impl ShardedSession {
@@ -206,6 +207,7 @@ impl ShardedSession {
             bind(queue, given, question.time, &[0, 0]);
             turn(queue);
         }
+        self.start(shards).await;
         let mut collected = Collected::new(widths, self.shared.max_collected());
         let mut trouble = None;
         for &shard in shards {
@@ -294,7 +296,7 @@ impl ShardedSession {
     /// Runs a group of messages about one statement whose text or values are the proxy's own on its shards.
     pub(super) async fn run_rewritten(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
         let one = Target::Shard(match target {
-            Target::Spread(shards, _) => shards.iter().next().unwrap_or(COMPUTES),
+            Target::Spread(shards, _) | Target::Merge(shards, ..) => shards.iter().next().unwrap_or(COMPUTES),
             _ => COMPUTES,
         });
         let mut before = std::mem::take(group);
@@ -321,6 +323,9 @@ impl ShardedSession {
             };
             match target {
                 Target::Spread(shards, from) => self.by_spreading(shards, from, &asked, planned.care).await?,
+                Target::Merge(shards, limit, offset) => {
+                    self.by_merging(shards, Part { offset, limit }, &asked, planned.care).await?
+                }
                 Target::Collect(shards) => self.by_collecting(shards, &asked, planned.care).await?,
                 _ => return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target"))),
             }
@@ -330,7 +335,7 @@ impl ShardedSession {
 }
 
 /// A statement as Parse has it, with the client's parameters and these besides.
-fn with_types(text: &str, described: &Described, more: &[(u32, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn with_types(text: &str, described: &Described, more: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let oids = described.parameters.iter().chain(more.iter().map(|(oid, _)| oid));
     let types: Vec<u8> = oids.flat_map(|oid| oid.to_be_bytes()).collect();
     let count = u16::try_from(described.parameters.len() + more.len()).unwrap_or(u16::MAX).to_be_bytes();
@@ -343,7 +348,7 @@ fn turn(queue: &mut Vec<u8>) {
     queue.extend_from_slice(b"H\0\0\0\x04");
 }
 
-fn execute(queue: &mut Vec<u8>, most: u32) {
+pub(super) fn execute(queue: &mut Vec<u8>, most: u32) {
     message::frame(queue, b'E', |out| {
         message::cstr(out, b"");
         out.extend(most.to_be_bytes());

@@ -50,7 +50,7 @@ impl ShardedSession {
     }
 
     /// The statement that EXECUTE runs, with its values.
-    pub(super) fn executed(&self, sql: &str) -> Result<String, Failure> {
+    pub(super) fn text_to_execute(&self, sql: &str) -> Result<String, Failure> {
         let (name, values) = execution(sql).ok_or_else(|| not_read("EXECUTE"))?;
         let Some(prepared) = self.names.prepared.get(&name) else {
             if self.names.statements.contains_key(name.as_bytes()) {

@@ -71,7 +71,9 @@ impl ShardedSession {
         };
         let shards = match target {
             Target::Shard(shard) => Some(vec![shard]),
-            Target::Several(shards, _) | Target::Collect(shards) => Some(shards.iter().collect()),
+            Target::Several(shards, _) | Target::Merge(shards, ..) | Target::Collect(shards) => {
+                Some(shards.iter().collect())
+            }
             Target::Spread(shards, _) => spread_over(shards),
             Target::All => Some(self.every_shard()),
             Target::Copy | Target::Own => None,
@@ -84,6 +86,7 @@ impl ShardedSession {
         self.attach(&shards, explain.analyze && planned.writes).await?;
         let question = match target {
             Target::Collect(_) => Some(self.question_of(sql, &shards).await?),
+            Target::Merge(..) => Some(self.merged_question(sql)?),
             _ => None,
         };
         for &shard in &shards {
@@ -94,6 +97,12 @@ impl ShardedSession {
             lines.extend(plan.into_iter().map(|line| format!("  {line}")));
         }
         Ok(())
+    }
+
+    /// What shards are asked when their rows are merged.
+    fn merged_question(&mut self, sql: &str) -> Result<Box<dyn Fn(ShardId) -> String + Send>, Trouble> {
+        let text = self.plan_of(sql)?.merge().map(|merge| merge.question(sql)).unwrap_or_else(|| sql.to_owned());
+        Ok(Box::new(move |_| text.clone()))
     }
 
     /// What shards are asked when their rows, or groups of them, are collected.
@@ -226,7 +235,7 @@ mod tests {
             of("explain (costs off, ROUTE on, analyze false) select 1"),
             ("EXPLAIN (costs off, analyze false) ".to_owned(), "select 1", true, false, true)
         );
-        assert_eq!(of("explain (format json) select 1").4, false);
+        assert!(!of("explain (format json) select 1").4);
         assert_eq!(explain_of("explain"), None);
     }
 }

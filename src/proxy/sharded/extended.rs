@@ -101,9 +101,10 @@ impl ShardedSession {
                 continue;
             };
             let is_bind = |step: &Step| matches!(step, Step::Bind { .. });
-            let again = matches!(target, Target::Several(..) | Target::Collect(_) | Target::Spread(..))
-                && is_bind(&step)
-                && group.iter().any(is_bind);
+            let again =
+                matches!(target, Target::Several(..) | Target::Merge(..) | Target::Collect(_) | Target::Spread(..))
+                    && is_bind(&step)
+                    && group.iter().any(is_bind);
             if target != at_target || again || group.is_empty() {
                 self.run_group(at_target, &mut group).await?;
                 at_target = target;
@@ -168,7 +169,7 @@ impl ShardedSession {
     fn describing(&self, current: Target) -> Target {
         match current {
             Target::Shard(_) | Target::All => current,
-            Target::Several(shards, _) => Target::Shard(shards.iter().next().unwrap_or(0)),
+            Target::Several(shards, _) | Target::Merge(shards, ..) => Target::Shard(shards.iter().next().unwrap_or(0)),
             Target::Collect(_) => Target::Shard(COMPUTES),
             Target::Spread(shards, _) => Target::Shard(shards.iter().next().unwrap_or(COMPUTES)),
             Target::Own | Target::Copy => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
@@ -250,7 +251,7 @@ impl ShardedSession {
 
     /// Sends a group to its target, with a Sync, and passes the answers on.
     pub(super) async fn send_group(&mut self, target: Target, group: &mut Vec<Step>) -> Result<(), Trouble> {
-        if matches!(target, Target::Collect(_) | Target::Spread(..)) {
+        if matches!(target, Target::Merge(..) | Target::Collect(_) | Target::Spread(..)) {
             return Box::pin(self.run_rewritten(target, group)).await;
         }
         let mut group = std::mem::take(group);
@@ -267,7 +268,7 @@ impl ShardedSession {
             // A statement that is not bound yet needs one shard to be looked at.
             Target::Several(shards, _) => shards.iter().take(1).collect(),
             Target::All => self.every_shard(),
-            Target::Own | Target::Copy | Target::Collect(_) | Target::Spread(..) => {
+            Target::Own | Target::Copy | Target::Merge(..) | Target::Collect(_) | Target::Spread(..) => {
                 return Err(Trouble::Reply(Failure::error("XX000", "a group of messages has no target")));
             }
         };

@@ -7,6 +7,7 @@
 //! Query, or Parse .. Execute -> planned (once per template) -> route for these constants
 //!    single, any, catalog -> that shard's link, answers passed on as they come
 //!    several              -> these shards' links, their rows one shard after the other (exec::concat)
+//!    merge                -> the same, where their rows come in order, which stays (exec::merge)
 //!    collect              -> rows of these shards, as arrays, to the first, which computes the answer (exec::collect)
 //!    spread               -> each of these shards' links writes its own rows; one answer for all (exec::concat)
 //!    all                  -> every shard's link, in one transaction; gathered to one answer
@@ -33,6 +34,7 @@ mod explain;
 mod extended;
 mod guarded;
 mod link;
+mod merge;
 mod names;
 mod planned;
 mod post;

@@ -48,6 +48,8 @@ pub(super) enum Target {
     Shard(usize),
     /// Each of these shards, for its part of the rows; and how many rows are wanted.
     Several(Shards, Option<u64>),
+    /// Each of these shards, for its part of an order: so many rows, after so many others.
+    Merge(Shards, Option<u64>, u64),
     /// The first shard, for what it makes of the rows of these.
     Collect(Shards),
     /// Each of the first, which write their own rows, with rows that the second send.

@@ -21,6 +21,8 @@ pub(super) struct Planned {
     pub care: Care,
     /// It declares a cursor.
     pub declares: bool,
+    /// It is LOCK.
+    pub locks: bool,
     /// It reads views, which have to be [replaced](crate::route::expand) first.
     pub reads_views: bool,
 }
@@ -33,9 +35,10 @@ impl Planned {
     pub fn new(sql: &str, plan: TemplatePlan, analyzer: &mut Analyzer) -> Result<Self, Failure> {
         let kind = parse::classify(sql).0;
         // SHOW is a statement about the session, and changes nothing.
-        let writes = plan.writes && kind != StatementKind::Session;
-        let declares = parse::classify(sql).1 == "DECLARE";
-        Ok(Self { plan, kind, writes, care: Self::care_of(sql, analyzer)?, declares, reads_views: false })
+        let command = parse::classify(sql).1;
+        let (declares, locks) = (command == "DECLARE", command.starts_with("LOCK"));
+        let writes = plan.writes && kind != StatementKind::Session && !locks;
+        Ok(Self { plan, kind, writes, care: Self::care_of(sql, analyzer)?, declares, locks, reads_views: false })
     }
 
     /// What a statement does to its session, refused where that cannot be kept over several servers. What functions and

@@ -77,7 +77,7 @@ impl ShardedSession {
         let shows = leading[0] == Keyword::Show;
         if leading[0] == Keyword::Execute && scan.statements == 1 {
             self.transaction.check_open()?;
-            let sql = self.executed(sql)?;
+            let sql = self.text_to_execute(sql)?;
             let types = statement_and_types.get(text.len()..).unwrap_or_default();
             return self.prepare(&[name, b"\0", sql.as_bytes(), types].concat());
         }

@@ -41,6 +41,7 @@ impl ShardedSession {
             Route::Single(shard) => Target::Shard(shard.0),
             Route::Catalog => Target::Shard(0),
             Route::Several(shards, limit) => Target::Several(shards, limit),
+            Route::Merge(shards, limit, offset) => Target::Merge(shards, limit, offset),
             Route::Collect(shards) => Target::Collect(shards),
             Route::Spread(shards, from) => Target::Spread(shards, from),
             Route::Copy => Target::Copy,
@@ -65,7 +66,9 @@ impl ShardedSession {
             let unknown = || Failure::error("34000", format!("cursor \"{name}\" does not exist"));
             return Ok(Target::Shard(shard.ok_or_else(unknown)?));
         }
-        let target = self.target(route);
+        // Outside a block LOCK has its error only.
+        let in_vain = planned.locks && self.transaction.status() == Status::Idle;
+        let target = if in_vain { Target::Shard(0) } else { self.target(route) };
         if planned.declares
             && let (Some(name), Target::Shard(_) | Target::Collect(_)) = (cursor_of(sql), target)
         {
@@ -110,6 +113,8 @@ impl ShardedSession {
         for (shard, sql) in openings {
             self.link(*shard)?.query(sql.as_bytes());
         }
+        let opened: Vec<usize> = openings.iter().map(|(shard, _)| *shard).collect();
+        self.start(&opened).await;
         for (shard, _) in openings {
             if let Some(error) = self.settle(*shard).await?.error {
                 return Err(Trouble::Server(error));
@@ -250,6 +255,7 @@ impl ShardedSession {
         for &shard in shards {
             self.link(shard)?.query(sql.as_bytes());
         }
+        self.start(shards).await;
         let mut error = None;
         for &shard in shards {
             error = error.or(self.settle(shard).await?.error);
@@ -264,6 +270,7 @@ impl ShardedSession {
                 link.query(b"ROLLBACK");
             }
         }
+        self.start(shards).await;
         for &shard in shards {
             if let Ok(Settled { error: Some(_), .. }) = self.settle(shard).await {
                 self.lose(shard);

@@ -43,6 +43,7 @@ impl ShardedSession {
         owing: &mut [Owing],
         mut concat: Concat,
     ) -> Result<(), Trouble> {
+        self.start(shards).await;
         let (mut later, mut trouble) = (Vec::new(), None);
         for (at, (&shard, owing)) in shards.iter().zip(owing).enumerate() {
             if at > 0 {

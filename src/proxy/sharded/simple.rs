@@ -10,6 +10,7 @@ use crate::proxy::meter::timing::now;
 use crate::proxy::sharded::collect::Asked;
 use crate::proxy::sharded::execute::is_prepare;
 use crate::proxy::sharded::explain::explain_of;
+use crate::proxy::sharded::merge::Part;
 use crate::proxy::sharded::names::Target;
 use crate::proxy::sharded::planned::{Planned, Values};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
@@ -88,7 +89,7 @@ impl ShardedSession {
             return self.prepare_statement(sql).await;
         }
         if leading[0] == Keyword::Execute {
-            let executed = self.executed(sql)?;
+            let executed = self.text_to_execute(sql)?;
             return Box::pin(self.statement(&executed)).await;
         }
         let snapshot = match self.shared.fresh() {
@@ -114,19 +115,29 @@ impl ShardedSession {
         }
         let route = route?;
         self.check_definitions(&planned)?;
-        match self.target_of(route, &planned, sql)? {
+        let target = self.target_of(route, &planned, sql)?;
+        self.at_target(target, sql, &planned).await?;
+        self.changed_definitions |= planned.changes_definitions();
+        Ok(())
+    }
+
+    async fn at_target(&mut self, target: Target, sql: &str, planned: &Planned) -> Result<(), Trouble> {
+        let statement = || [sql.as_bytes(), b"\0\0\0"].concat();
+        match target {
             Target::Shard(shard) => self.on_one(shard, sql, planned.writes, planned.care).await?,
             Target::Several(shards, limit) => {
                 self.on_several(&shards.iter().collect::<Vec<_>>(), limit, sql, planned.care).await?
             }
             Target::Collect(shards) => {
-                let statement = [sql.as_bytes(), b"\0\0\0"].concat();
-                let asked = Asked { sql, statement: &statement, values: None, described: true, most: 0 };
+                let asked = Asked { sql, statement: &statement(), values: None, described: true, most: 0 };
                 self.by_collecting(shards, &asked, planned.care).await?
             }
+            Target::Merge(shards, limit, offset) => {
+                let asked = Asked { sql, statement: &statement(), values: None, described: true, most: 0 };
+                self.by_merging(shards, Part { offset, limit }, &asked, planned.care).await?
+            }
             Target::Spread(shards, from) => {
-                let statement = [sql.as_bytes(), b"\0\0\0"].concat();
-                let asked = Asked { sql, statement: &statement, values: None, described: true, most: 0 };
+                let asked = Asked { sql, statement: &statement(), values: None, described: true, most: 0 };
                 self.by_spreading(shards, from, &asked, planned.care).await?
             }
             Target::Copy => {
@@ -134,7 +145,7 @@ impl ShardedSession {
                     self.copy(sql, copy, planned.care).await?;
                 }
             }
-            Target::All => self.on_all(sql, &planned).await?,
+            Target::All => self.on_all(sql, planned).await?,
             Target::Own => {
                 return Err(Trouble::Reply(
                     Failure::error("0A000", "this statement about the session is not supported in a sharded database")
@@ -142,7 +153,6 @@ impl ShardedSession {
                 ));
             }
         }
-        self.changed_definitions |= planned.changes_definitions();
         Ok(())
     }
 
@@ -185,6 +195,9 @@ impl ShardedSession {
 
     /// Sends a statement to every shard, inside a block, and gives the client one answer.
     async fn on_all(&mut self, sql: &str, planned: &Planned) -> Result<(), Trouble> {
+        if planned.locks {
+            return self.lock(sql).await;
+        }
         if self.transaction.status() == Status::Idle {
             if parse::stands_alone(sql) {
                 return self.one_by_one(sql, planned).await;
@@ -204,6 +217,17 @@ impl ShardedSession {
             })
             .await?;
         self.to_client.extend_from_slice(&frames);
+        Ok(())
+    }
+
+    /// LOCK, on one shard after the other, so that two clients do not each hold what the other waits for.
+    async fn lock(&mut self, sql: &str) -> Result<(), Trouble> {
+        let shards = self.every_shard();
+        self.attach(&shards, false).await?;
+        for &shard in &shards {
+            self.each(&[shard], sql).await?;
+        }
+        message::command_complete(&mut self.to_client, b"LOCK TABLE");
         Ok(())
     }
 

@@ -126,6 +126,7 @@ impl ShardedSession {
         asked: &Asked<'_>,
         mut held: Option<Held>,
     ) -> Result<(), Trouble> {
+        self.start(shards).await;
         let (mut concat, mut trouble) = (Concat::new(None, asked.described), None);
         concat.limit_to(asked.most);
         for (at, &shard) in shards.iter().enumerate() {

@@ -1,18 +1,14 @@
 //! Statements that any one shard can answer.
 
 use crate::route::context::{Context, Use};
-use crate::route::functions::{Steadiness, steadiness};
+use crate::route::functions::Steadiness;
 use crate::route::plan::{Route, TemplatePlan};
 
 /// System catalogs and the server's own state: the first shard answers for the database, as the documentation says.
 pub(super) fn catalog(context: &Context<'_>) -> Option<TemplatePlan> {
     let reads_system = context.relations().any(|(_, _, used)| matches!(used, Use::System));
     let only_system = context.relations().all(|(_, _, used)| matches!(used, Use::System | Use::Nothing));
-    let asks_server = context
-        .facts
-        .functions
-        .iter()
-        .any(|call| steadiness(call.schema.as_deref(), &call.name) == Some(Steadiness::Server));
+    let asks_server = context.facts.functions.iter().any(|call| context.steadiness(call) == Some(Steadiness::Server));
     if !(only_system && (reads_system || asks_server)) {
         return None;
     }

@@ -260,7 +260,7 @@ fn is_settled(context: &Context<'_>, times: &[Moment], operand: &Operand) -> boo
     columns.is_empty()
         && span.end > span.start
         && !has_query
-        && calls.all(|call| is_call_alike(call, times))
+        && calls.all(|call| is_call_alike(context, call, times))
         && are_words_alike(context, span.of(context.around.sql).as_bytes())
 }
 

@@ -191,11 +191,13 @@ pub(super) fn maintenance(context: &Context<'_>) -> Option<TemplatePlan> {
     local(context, "maintenance").or_else(|| Some(context.fixed("maintenance", Route::All)))
 }
 
-/// VACUUM and ANALYZE with options that the parser does not know: to every shard, where each word that could be a table
-/// is one that lies on all of them, or no table at all.
+/// VACUUM, ANALYZE and REINDEX in a form that the parser does not know: to every shard, where each word that could be a table
+/// is one that lies on all of them, or no table at all. So is LOCK, which every shard must hold before rows are safe.
 pub(super) fn unread_maintenance(context: &Context<'_>) -> Option<TemplatePlan> {
-    let is_maintenance = matches!(context.facts.command.split(' ').next(), Some("ANALYZE" | "VACUUM"));
-    if !is_maintenance || context.reading.is_parsed {
+    let command = context.facts.command.split(' ').next();
+    let is_maintenance = matches!(command, Some("ANALYZE" | "VACUUM" | "REINDEX")) && !context.reading.is_parsed;
+    let locks = command == Some("LOCK");
+    if !(is_maintenance || locks) {
         return None;
     }
     let topology = context.topology;
@@ -206,6 +208,10 @@ pub(super) fn unread_maintenance(context: &Context<'_>) -> Option<TemplatePlan> 
         })
     };
     let names = tables_mentioned(context.around.sql)?;
+    if locks && let Some(decided) = super::admission::unlisted_table(context).or_else(|| local(context, "maintenance"))
+    {
+        return Some(decided);
+    }
     names.iter().all(|mentioned| is_everywhere(&mentioned.name)).then(|| context.fixed("maintenance", Route::All))
 }
 

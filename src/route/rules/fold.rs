@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::route::collect::Moment;
 use crate::route::context::Context;
 use crate::route::fold::{Call, FOLDED, Fold, Folded, GroupKey};
+use crate::route::rules::clauses::Clauses;
 use crate::route::rules::collect::{is_within, shipped};
 use crate::route::rules::scatter::{is_computed_alike, occurrences};
 use crate::route::words::Words;
@@ -32,52 +33,6 @@ pub(super) fn fold(context: &Context<'_>, times: &[Moment]) -> Option<Fold> {
         return None;
     }
     Folder { context, words: &words, clauses: &clauses, refs: references(context, scope) }.fold(scope)
-}
-
-/// Where the clauses of a statement of one block stand.
-struct Clauses {
-    /// FROM and WHERE.
-    body: Span,
-    /// The ends of the SELECT list's items.
-    ends: Vec<u32>,
-}
-
-impl Clauses {
-    /// `None` where there is no FROM.
-    fn of(words: &Words<'_>) -> Option<Self> {
-        let mut clauses = Self { body: Span::default(), ends: Vec::new() };
-        let (mut depth, mut from, mut end, mut last) = (0, None, None, 0);
-        for (at, token) in words.tokens.iter().enumerate() {
-            match token.kind {
-                TokenKind::LeftParen | TokenKind::LeftBracket => depth += 1,
-                TokenKind::RightParen | TokenKind::RightBracket => depth -= 1,
-                TokenKind::Comma if depth == 0 && from.is_none() => clauses.ends.push(u32::try_from(last).ok()?),
-                TokenKind::Semicolon => end = end.or(Some(last)),
-                TokenKind::Ident if depth == 0 => match token.bytes(words.sql).to_ascii_lowercase().as_slice() {
-                    b"from" if from.is_none() && !is_comparison(words, at) => {
-                        clauses.ends.push(u32::try_from(last).ok()?);
-                        from = Some(token.start);
-                    }
-                    b"group" | b"having" | b"window" | b"order" | b"limit" | b"offset" | b"fetch" | b"for"
-                        if from.is_some() =>
-                    {
-                        end = end.or(Some(last));
-                    }
-                    _ => {}
-                },
-                _ => {}
-            }
-            last = token.end as usize;
-        }
-        clauses.body = Span { start: from?, end: u32::try_from(end.unwrap_or(last)).ok()? };
-        Some(clauses)
-    }
-}
-
-/// `IS [NOT] DISTINCT FROM`.
-fn is_comparison(words: &Words<'_>, from: usize) -> bool {
-    let word = |back: usize| from.checked_sub(back).and_then(|at| words.word(at)).unwrap_or_default();
-    word(1) == "distinct" && matches!(word(2).as_str(), "is" | "not")
 }
 
 /// The columns that are named outside of FROM and WHERE; of those behind ORDER BY, names of the answer's own columns are none.

@@ -1,7 +1,7 @@
 //! Functions: what is not known to be harmless is not called.
 
 use crate::route::context::{Context, Use};
-use crate::route::functions::{Steadiness, steadiness};
+use crate::route::functions::Steadiness;
 use crate::route::plan::TemplatePlan;
 
 /// Functions that name a user.
@@ -14,7 +14,7 @@ pub(super) fn unknown_function(context: &Context<'_>) -> Option<TemplatePlan> {
     let has_rows =
         context.relations().any(|(_, _, used)| matches!(used, Use::Sharded(_) | Use::Reference | Use::Local(_)));
     context.facts.functions.iter().find_map(|call| {
-        let known = steadiness(call.schema.as_deref(), &call.name);
+        let known = context.steadiness(call);
         let reason = match known {
             Some(_) if USERS.contains(&call.name.as_str()) && has_rows && !context.topology.is_one_user => {
                 format!("{} has another answer on each shard, as their URLs name several users", call.name)

@@ -5,6 +5,7 @@
 
 mod admission;
 mod any;
+mod clauses;
 mod collect;
 mod copy;
 mod cursor;
@@ -77,6 +78,7 @@ pub const NAMES: &[&str] = &[
     "reference-write",
     "reference-read",
     "scatter-rows",
+    "merge-rows",
     "collect-rows",
     "fold-groups",
     "copy",

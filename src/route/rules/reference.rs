@@ -1,7 +1,7 @@
 //! Writes to reference tables, which every shard executes for itself.
 
 use crate::route::context::{Context, Use, table_name};
-use crate::route::functions::{Steadiness, steadiness};
+use crate::route::functions::Steadiness;
 use crate::route::plan::{Route, TemplatePlan};
 use crate::sql::catalog::Column;
 use crate::sql::facts::StatementKind;
@@ -26,11 +26,7 @@ pub(super) fn write(context: &Context<'_>) -> Option<TemplatePlan> {
             "explain it on a shard directly",
         );
     }
-    let unsteady = context
-        .facts
-        .functions
-        .iter()
-        .find(|call| steadiness(call.schema.as_deref(), &call.name) != Some(Steadiness::Immutable));
+    let unsteady = context.facts.functions.iter().find(|call| context.steadiness(call) != Some(Steadiness::Immutable));
     if let Some(call) = unsteady {
         let reason = format!(
             "{} would give another value on each shard, and the copies of {} would differ",

@@ -1,15 +1,19 @@
 //! Queries whose rows several shards compute, each its own part.
 
-use crate::route::collect::Moment;
+use crate::route::collect::{Collect, Moment};
 use crate::route::context::{Context, Use};
-use crate::route::functions::{Steadiness, steadiness};
+use crate::route::functions::Steadiness;
 use crate::route::infer::{Key, Knowledge};
+use crate::route::merge::{Merge, SortedBy};
 use crate::route::plan::{Action, Amount, Occurrence, Scatter, TemplatePlan};
-use crate::route::rules::collect::is_within;
+use crate::route::rules::clauses::Clauses;
+use crate::route::rules::collect::{is_within, rows_of_all};
 use crate::route::topology::Placed;
-use crate::sql::catalog::TableKind;
+use crate::route::words::Words;
+use crate::sql::catalog::{Column, TableKind};
 use crate::sql::facts::{
-    FunctionCall, JoinKind, Literal, Operand, Relation, RelationId, RelationSource, Scope, ScopeId, StatementKind,
+    FunctionCall, JoinKind, Literal, Operand, Projection, Relation, RelationId, RelationSource, Scope, ScopeId,
+    SortKey, StatementKind,
 };
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind};
 
@@ -56,13 +60,19 @@ pub(in crate::route) const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "
 /// computes depends on that row and constants alone: functions and operators are immutable and PostgreSQL's own.
 ///
 /// Without ORDER BY, LIMIT n takes any n rows of them: those that come first. FOR UPDATE locks each row on its shard.
+///
+/// With ORDER BY by columns, each shard's rows come in that order, and merging them gives the whole order: of the first n rows of all,
+/// each is among the first n of its shard. The order must be one that [`crate::exec::merge`] knows, which for text is that of the collation C.
 pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
     let [scope] = context.facts.scopes.as_slice() else { return None };
     let plain = context.facts.kind == StatementKind::Select
         && context.reading.is_parsed
         && !context.writes()
         && context.facts.set_operations.is_empty();
-    if !plain || !is_row_by_row(scope) || !is_computed_alike(context, &[]) {
+    if !plain || looks_further(scope) || !is_computed_alike(context, &[]) {
+        return None;
+    }
+    if scope.order_by.is_empty() && scope.offset.is_some() || scope.locking.is_some() && !scope.order_by.is_empty() {
         return None;
     }
     // Which rows are locked must not depend on which shard is asked first, and a lock must be where the next one looks for it.
@@ -70,15 +80,89 @@ pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
     if scope.locking.is_some() && (scope.limit.is_some() || reads_copies) {
         return None;
     }
-    let limit = match &scope.limit {
+    let amount_of = |operand: &Option<Operand>| match operand {
+        None => Some(None),
+        Some(operand) => amount(context, operand).map(Some),
+    };
+    let (limit, offset) = (amount_of(&scope.limit)?, amount_of(&scope.offset)?);
+    let order = match scope.order_by.as_slice() {
+        [] => None,
+        keys => Some(Box::new(merge(context, scope, keys)?)),
+    };
+    let instead = match &order {
+        Some(_) => rows_of_all(context, &[])
+            .map(|(occurrences, parts)| Box::new(Collect { occurrences, parts, ..Collect::default() })),
         None => None,
-        Some(limit) => Some(amount(context, limit)?),
     };
     let occurrences = occurrences(context)?;
     // Where keys name the shards, they decide.
     let pinned = occurrences.iter().all(|occurrence| !occurrence.pins.is_empty());
-    let rule = if pinned { "key-equality" } else { "scatter-rows" };
-    Some(context.plan(rule, Action::Scatter(Scatter { occurrences, limit })))
+    let rule = match &order {
+        _ if pinned => "key-equality",
+        Some(_) => "merge-rows",
+        None => "scatter-rows",
+    };
+    Some(context.plan(rule, Action::Scatter(Scatter { occurrences, limit, offset, order, instead })))
+}
+
+/// The types by which rows are merged, as `format_type` prints them; those of text, where the collation is C.
+const MERGED: &[&str] =
+    &["bigint", "boolean", "date", "double precision", "integer", "oid", "real", "smallint", "uuid", "bytea"];
+const MERGED_TEXT: &[&str] = &["text", "name", "character varying"];
+
+fn is_merged(column: &Column) -> bool {
+    let kind = column.type_name.as_str();
+    let base = kind.split('(').next().unwrap_or(kind).trim_end();
+    let of_time = kind.starts_with("timestamp") || kind.starts_with("time") && kind.ends_with("without time zone");
+    let text = MERGED_TEXT.contains(&base) && column.compared_by.as_deref() == Some("pg_catalog.\"C\"");
+    MERGED.contains(&kind) || base == "numeric" && !kind.ends_with(']') || of_time && !kind.ends_with(']') || text
+}
+
+fn merge(context: &Context<'_>, scope: &Scope, keys: &[SortKey]) -> Option<Merge> {
+    let words = Words::of(context.around.sql);
+    let clauses = Clauses::of(&words)?;
+    let sorted_by = |key: &SortKey| {
+        let place = match &key.value {
+            Operand::Literal { value: Literal::Number(number), negative: false, cast: None, .. } => {
+                match scope.projection.get(number.parse::<usize>().ok()?.checked_sub(1)?)? {
+                    Projection::Item { value, .. } => value.column(),
+                    // Which column it is is not seen.
+                    Projection::Star(_) | Projection::QualifiedStar(..) => None,
+                }
+            }
+            value => value.column(),
+        };
+        let column = place?;
+        let RelationSource::Table { table: Some(table), .. } = &context.facts.relations.get(column.relation?.0)?.source
+        else {
+            return None;
+        };
+        let stored = context.topology.catalog().table(*table).columns.iter().find(|stored| stored.name == column.name);
+        is_merged(stored?).then(|| SortedBy {
+            column: column.span.of(context.around.sql).to_owned(),
+            descending: key.descending,
+            nulls_first: key.nulls_first.unwrap_or(key.descending),
+        })
+    };
+    // With a star in front of it, a position is not the item's.
+    let stars = scope.projection.iter().any(|item| !matches!(item, Projection::Item { .. }));
+    let by_position = keys.iter().any(|key| matches!(key.value, Operand::Literal { .. }));
+    let constant = |operand: &Operand| match operand {
+        Operand::Literal { value: Literal::Null, .. } => None,
+        other => Some(other.span()),
+    };
+    let offset = scope.offset.as_ref().and_then(constant);
+    let amounts = match &scope.limit {
+        Some(limit) => constant(limit).into_iter().chain(offset).collect(),
+        None => Vec::new(),
+    };
+    let limited = scope.limit.as_ref().is_some_and(|limit| constant(limit).is_some());
+    Some(Merge {
+        keys: keys.iter().map(sorted_by).collect::<Option<Vec<_>>>().filter(|_| !(stars && by_position))?,
+        list_end: *clauses.ends.last()?,
+        tail: clauses.amounts,
+        amounts: if limited { amounts } else { Vec::new() },
+    })
 }
 
 /// Whether a block looks at more than one row for one of its answer.
@@ -92,18 +176,14 @@ pub(super) fn looks_further(scope: &Scope) -> bool {
         || scope.window
 }
 
-fn is_row_by_row(scope: &Scope) -> bool {
-    !looks_further(scope) && scope.order_by.is_empty() && scope.offset.is_none()
-}
-
 /// Whether no word of the statement means something else on another shard, if these mean the same time.
 pub(super) fn is_computed_alike(context: &Context<'_>, times: &[Moment]) -> bool {
-    let steady = context.facts.functions.iter().all(|call| is_call_alike(call, times));
+    let steady = context.facts.functions.iter().all(|call| is_call_alike(context, call, times));
     steady && are_words_alike(context, context.around.sql.as_bytes())
 }
 
-pub(super) fn is_call_alike(call: &FunctionCall, times: &[Moment]) -> bool {
-    match steadiness(call.schema.as_deref(), &call.name) {
+pub(super) fn is_call_alike(context: &Context<'_>, call: &FunctionCall, times: &[Moment]) -> bool {
+    match context.steadiness(call) {
         Some(Steadiness::Immutable) => true,
         Some(Steadiness::Stable) => {
             OF_SESSION.contains(&call.name.as_str()) || times.iter().any(|moment| is_within(call.span, moment.span))

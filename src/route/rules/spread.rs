@@ -3,7 +3,7 @@
 use crate::route::collect::{Collect, Moment, quoted};
 use crate::route::context::{Context, Use, table_name};
 use crate::route::copy::KeyField;
-use crate::route::functions::{Steadiness, steadiness};
+use crate::route::functions::Steadiness;
 use crate::route::infer::is_placed;
 use crate::route::plan::{Action, Occurrence, TemplatePlan};
 use crate::route::rules::collect::{occurrence, part};
@@ -196,7 +196,7 @@ fn are_subqueries_settled(context: &Context<'_>) -> bool {
     });
     let calls = context.facts.functions.iter().all(|call| {
         let name = call.name.as_str();
-        match steadiness(call.schema.as_deref(), name) {
+        match context.steadiness(call) {
             _ if ORDERED.contains(&name) => false,
             Some(Steadiness::Immutable) => true,
             Some(Steadiness::Stable) => OF_SESSION.contains(&name) || is_moment(name),

@@ -9,7 +9,7 @@ use sqlparser::ast::{
 use super::build::{Builder, CteName};
 use super::predicates::Place;
 use super::resolve::{Columns, folded, qualified};
-use super::{Access, Clause, JoinKind, Literal, Operand, Projection, ScopeId, ScopeKind, SortKey, Span};
+use super::{Access, Clause, JoinKind, Literal, Operand, Projection, ScopeId, ScopeKind, Shape, SortKey, Span};
 
 impl Builder<'_> {
     /// Fills `scope` with a query.
@@ -415,7 +415,6 @@ impl Builder<'_> {
     }
 
     fn fetch(&mut self, scope: ScopeId, fetch: &Fetch) {
-        self.unknown_if(fetch.with_ties, "FETCH .. WITH TIES");
         self.unknown_if(fetch.percent, "FETCH .. PERCENT");
         let limit = match &fetch.quantity {
             Some(quantity) => self.operand(quantity),
@@ -426,6 +425,18 @@ impl Builder<'_> {
                 cast: None,
                 span: Span::default(),
                 literal: Span::default(),
+            },
+        };
+        // With ties, the amount is not the constant.
+        let limit = match limit {
+            Operand::Expression { .. } => limit,
+            _ if !fetch.with_ties => limit,
+            _ => Operand::Expression {
+                columns: Vec::new(),
+                shape: Shape::Other,
+                aggregate: false,
+                volatile: false,
+                span: limit.span(),
             },
         };
         self.scope_mut(scope, |scope| scope.limit = Some(limit));

@@ -56,15 +56,17 @@ fn finish(parts: &mut Vec<String>, names: &mut Vec<Mentioned>) {
     parts.clear();
 }
 
-/// Whether a statement is better run by itself: PostgreSQL refuses VACUUM, and CREATE INDEX CONCURRENTLY and its kin, inside a
-/// transaction block, and ANALYZE keeps its locks in one, on catalogs too that the databases of one server share.
+/// Whether a statement is better run by itself: PostgreSQL refuses VACUUM, some of REINDEX, and CREATE INDEX CONCURRENTLY and its kin,
+/// inside a transaction block, and ANALYZE keeps its locks in one, on catalogs too that the databases of one server share.
 pub fn stands_alone(sql: &str) -> bool {
     let Ok(tokens) = Tokenizer::new(&PgDialect, sql).tokenize() else { return false };
     let mut words = tokens.iter().filter_map(|token| match token {
         Token::Word(word) if word.quote_style.is_none() => Some(word.value.as_str()),
         _ => None,
     });
-    words.next().is_some_and(|first| first.eq_ignore_ascii_case("vacuum") || first.eq_ignore_ascii_case("analyze"))
+    words
+        .next()
+        .is_some_and(|first| ["vacuum", "analyze", "reindex"].iter().any(|command| first.eq_ignore_ascii_case(command)))
         || words.take(4).any(|word| word.eq_ignore_ascii_case("concurrently"))
 }
 

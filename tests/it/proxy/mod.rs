@@ -12,6 +12,7 @@ mod definitions;
 mod differential;
 mod extended;
 mod functions;
+mod merge;
 mod moves;
 mod operation;
 mod prepared;
@@ -30,6 +31,7 @@ mod statements;
 mod tls;
 mod views;
 pub mod web;
+mod wide;
 mod wire;
 
 use pgweir::db::local::{Auth, Cluster, Options};
