@@ -36,7 +36,8 @@ Examples:
   pgweir lint --write-baseline known.json app.log; later: pgweir lint --baseline known.json app.log
 
 With --schema or --database-url a finding that the catalog refutes is not reported. With --database-url PostgreSQL's
-planner is asked too: in read-only transactions, and no statement is ever run.
+planner is asked too: in read-only transactions, and no statement is ever run. Plans that auto_explain has logged are
+evidence without a database.
 
 Exit codes: 0 fine; 1 findings at or above --fail-on; 2 wrong usage; 3 a file or a server could not be read.";
 
@@ -93,7 +94,7 @@ pub struct Args {
     redact: bool,
 
     /// Go on reading as the logs grow and are rotated, and print each finding once as it comes (text or jsonl)
-    #[arg(long, conflicts_with_all = ["database_url", "write_baseline", "top", "output"])]
+    #[arg(long, conflicts_with_all = ["write_baseline", "top", "output"])]
     follow: bool,
 
     /// Report only findings that this file does not know
@@ -168,7 +169,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => Sharding::default(),
     };
     if args.follow {
-        let setting = Setting { catalog, sharding, planner: Planner::default() };
+        let planner = session.as_mut().map_or_else(Planner::default, |session| Planner::new(session));
+        let setting = Setting { catalog, sharding, planner };
         return follow(&args, &rules, &accepted, &setting);
     }
     let sources = Sources {

@@ -40,6 +40,7 @@ impl Sources<'_> {
         }
         if !self.files.is_empty() {
             self.logs(&mut workload, &mut reports, notes)?;
+            workload.count_plans();
         }
         Ok((workload, reports))
     }

@@ -141,9 +141,10 @@ impl<'a> Subject<'a> {
         Some(Routed { collects: plan.collect().is_some(), refusal })
     }
 
-    /// PostgreSQL's plan, `None` when there is no server to ask or it could not say.
+    /// PostgreSQL's plan: the one that a server gives now, or else the one in the log.
     pub fn plan(&self) -> Option<&PlanNode> {
-        self.asked().and_then(|answer| answer.as_ref().ok())
+        let asked = self.asked().and_then(|answer| answer.as_ref().ok());
+        asked.or(self.template.plan.as_deref())
     }
 
     /// Why there is no plan, when a server was asked.

@@ -3,7 +3,11 @@
 use memchr::memmem;
 
 use super::severity::Severity;
+use crate::sql::explain::{Logged, PlanNode};
 use crate::workload::{Observation, Outcome, Sink};
+
+/// Bytes of a plan that are read.
+const MAX_PLAN: usize = 256 << 10;
 
 /// One log message with its companions.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +39,8 @@ pub(super) struct Emitter {
 enum Message<'a> {
     /// A statement, perhaps with its duration.
     Statement(&'a [u8], Option<f64>),
+    /// A statement's plan, and how long it ran.
+    Plan(&'a [u8], f64),
     /// A duration without its statement.
     Duration(f64),
     /// Nothing about an execution.
@@ -50,6 +56,7 @@ impl Emitter {
                     self.statement(record, sql, Outcome::Executed, duration_ms, file, sink);
                     return true;
                 }
+                Message::Plan(logged, milliseconds) => return self.plan(record, logged, milliseconds, file, sink),
                 Message::Duration(milliseconds) => {
                     sink.duration(record.session, milliseconds);
                     return false;
@@ -57,9 +64,24 @@ impl Emitter {
                 Message::Other => {}
             }
         }
+        if record.severity == Severity::Error && is_idle_timeout(record.message) {
+            sink.idled_out(record.session, record.at_ms);
+            return false;
+        }
         let Some(sql) = record.statement else { return false };
         let Some(outcome) = outcome_of(record) else { return false };
         self.statement(record, sql, outcome, None, file, sink);
+        true
+    }
+
+    /// What auto_explain says of an execution.
+    fn plan(&mut self, record: &Record<'_>, logged: &[u8], ms: f64, file: &str, sink: &mut dyn Sink) -> bool {
+        let logged = if record.tabbed { untab(logged, &mut self.sql) } else { logged };
+        let logged = String::from_utf8_lossy(logged.get(..logged.len().min(MAX_PLAN)).unwrap_or_default());
+        let Some(Logged { sql, parameters, plan }) = PlanNode::from_log(&logged) else { return false };
+        let parameters = parameters.as_deref().map(str::as_bytes);
+        let seen = observation(record, sql.as_bytes(), Outcome::Executed, file);
+        sink.planned(&Observation { duration_ms: Some(ms), parameters, ..seen }, plan);
         true
     }
 
@@ -81,20 +103,31 @@ impl Emitter {
                 sql = prepared;
             }
         }
-        sink.observe(&Observation {
-            sql,
-            outcome,
-            duration_ms,
-            parameters,
-            file,
-            line: record.line,
-            user: record.user,
-            database: record.database,
-            application: record.application,
-            session: record.session,
-            at_ms: record.at_ms,
-        });
+        sink.observe(&Observation { duration_ms, parameters, ..observation(record, sql, outcome, file) });
     }
+}
+
+/// A statement of which a record tells.
+fn observation<'a>(record: &Record<'a>, sql: &'a [u8], outcome: Outcome, file: &'a str) -> Observation<'a> {
+    Observation {
+        sql,
+        outcome,
+        duration_ms: None,
+        parameters: None,
+        file,
+        line: record.line,
+        user: record.user,
+        database: record.database,
+        application: record.application,
+        session: record.session,
+        at_ms: record.at_ms,
+    }
+}
+
+/// Whether a session was ended for standing idle in a transaction; servers say it in their language, but the number stands for it where
+/// log_error_verbosity is verbose.
+fn is_idle_timeout(message: &[u8]) -> bool {
+    message.starts_with(b"25P03: ") || message.ends_with(b"due to idle-in-transaction timeout")
 }
 
 /// What happened to the statement that a message was logged for; `None` when it was no event of an execution.
@@ -176,6 +209,9 @@ fn read_message(message: &[u8]) -> Message<'_> {
         if rest.trim_ascii().is_empty() {
             return Message::Duration(milliseconds);
         }
+        if let Some(logged) = rest.trim_ascii_start().strip_prefix(b"plan:") {
+            return Message::Plan(logged.trim_ascii_start(), milliseconds);
+        }
         return match executed(rest.trim_ascii_start()) {
             Some(sql) => Message::Statement(sql, Some(milliseconds)),
             None => Message::Other,
@@ -184,8 +220,8 @@ fn read_message(message: &[u8]) -> Message<'_> {
     executed(message).map_or(Message::Other, |sql| Message::Statement(sql, None))
 }
 
-/// `statement: ..` and `execute name: ..`. Parse and bind steps, portal fetches, fast-path calls and
-/// auto_explain's plans are not executions of their own.
+/// `statement: ..` and `execute name: ..`. Parse and bind steps, portal fetches and fast-path calls are not executions of
+/// their own.
 fn executed(text: &[u8]) -> Option<&[u8]> {
     if let Some(sql) = text.strip_prefix(b"statement: ") {
         return Some(sql);
@@ -212,7 +248,7 @@ mod tests {
             (b"duration: 10.5 ms  execute S_1/C_2: SELECT 1", Message::Statement(sql, Some(10.5))),
             (b"duration: 0.1 ms  parse <unnamed>: SELECT 1", Message::Other),
             (b"duration: 0.1 ms  bind <unnamed>: SELECT 1", Message::Other),
-            (b"duration: 0.1 ms  plan:\n\tQuery Text: SELECT 1\n\tResult", Message::Other),
+            (b"duration: 0.5 ms  plan:\n\tQuery Text: x", Message::Plan(b"Query Text: x", 0.5)),
             (b"duration: 0.125 ms", Message::Duration(0.125)),
             (b"statement: SELECT 1", Message::Statement(sql, None)),
             (b"execute fetch from S_1/C_2: SELECT 1", Message::Other),

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sql::explain::PlanNode;
 use crate::workload::{Counts, Observation, Outcome};
 
 /// Writes down what it is told.
@@ -33,6 +34,11 @@ impl Sink for Notes {
 
     fn duration(&mut self, session: u64, milliseconds: f64) {
         self.0.push(format!("{session} took {milliseconds}"));
+    }
+
+    fn planned(&mut self, seen: &Observation<'_>, plan: PlanNode) {
+        let (sql, ms) = (String::from_utf8_lossy(seen.sql), seen.duration_ms.unwrap_or_default());
+        self.0.push(format!("{}:{} {} in {ms} ms {sql}", seen.line, seen.session, plan.node_type));
     }
 
     fn counted(&mut self, seen: &Observation<'_>, counts: Counts) {
@@ -94,7 +100,23 @@ pub(super) const STDERR_NOTES: &[&str] = &[
     "42 took 12.345",
     "13:42 failed app@shop - [-] SELECT * FROM\nnope",
     "16:42 temp 4096 app@shop - [-] SELECT 1",
+    "18:42 Result in 9.1 ms SELECT 1",
 ];
+
+#[test]
+fn a_session_that_was_ended_idle_in_its_transaction_is_noticed() {
+    let log = "\
+2026-11-22 22:41:36.100 UTC [42] LOG:  duration: 1.000 ms  statement: BEGIN
+2026-11-22 22:41:36.200 UTC [42] LOG:  duration: 1.000 ms  statement: UPDATE t SET a = 1 WHERE id = 7
+2026-11-22 22:41:46.700 UTC [42] FATAL:  terminating connection due to idle-in-transaction timeout
+2026-11-22 22:41:47.000 UTC [43] FATAL:  terminating connection due to idle-in-transaction timeout
+";
+    let mut workload = crate::workload::Workload::new();
+    read(&mut log.as_bytes(), "x.log", &Options::default(), &mut workload).expect("a log");
+    let idle: Vec<_> = workload.templates().iter().filter(|template| template.idles > 0).collect();
+    assert_eq!(idle.len(), 1);
+    assert_eq!((idle[0].example.as_str(), idle[0].idle_ms), ("UPDATE t SET a = 1 WHERE id = 7", 10_500.0));
+}
 
 #[test]
 fn reads_a_plain_log() {

@@ -24,6 +24,7 @@ pub use mask::mask;
 pub use template::{LOOP_LENGTH, Place, Template};
 pub use values::Values;
 
+use crate::sql::explain::PlanNode;
 use crate::sql::lexer::{LexOptions, split_statements};
 use crate::sql::template::{BindingKind, Fingerprint, Scan, Scanner};
 use sessions::Sessions;
@@ -127,6 +128,10 @@ pub trait Sink {
     fn observe(&mut self, observation: &Observation<'_>);
     /// The duration of the statement that `session` ran last became known (`log_duration`).
     fn duration(&mut self, session: u64, milliseconds: f64);
+    /// A statement's plan was seen, and how long it ran; the same execution may be observed besides, or not.
+    fn planned(&mut self, _observation: &Observation<'_>, _plan: PlanNode) {}
+    /// The server has ended `session`, since it stood idle in a transaction.
+    fn idled_out(&mut self, _session: u64, _at_ms: Option<i64>) {}
     /// A statement was seen many times, by a source that keeps counts instead of an order.
     fn counted(&mut self, observation: &Observation<'_>, counts: Counts);
 }
@@ -202,6 +207,13 @@ impl Workload {
             self.templates.iter_mut().zip(1..).filter(|(template, _)| template.place.file.is_empty())
         {
             template.place = Place { file: file.to_owned(), line };
+        }
+    }
+
+    /// Takes plans for executions where no other message told of these. Call it when all is read.
+    pub fn count_plans(&mut self) {
+        for template in self.templates.iter_mut().filter(|template| template.count == 0) {
+            self.statements += template.count_plans();
         }
     }
 
@@ -356,6 +368,27 @@ impl Sink for Workload {
             }
         }
         self.scanner = Some(scanner);
+    }
+
+    fn planned(&mut self, observation: &Observation<'_>, plan: PlanNode) {
+        self.reindex();
+        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(LexOptions::default()));
+        let scan = scanner.scan(observation.sql);
+        let (statements, fingerprint) = (scan.statements, scan.fingerprint);
+        self.scanner = Some(scanner);
+        let at = if statements == 1 { self.place_of(observation, fingerprint) } else { None };
+        if let Some(template) = at.and_then(|at| self.templates.get_mut(at as usize)) {
+            template.planned(observation, plan);
+        }
+    }
+
+    fn idled_out(&mut self, session: u64, at_ms: Option<i64>) {
+        let pause = at_ms.and_then(|at_ms| self.sessions.idle_since(session, at_ms));
+        if let Some((template, milliseconds)) = pause
+            && let Some(template) = self.templates.get_mut(template as usize)
+        {
+            template.idle(milliseconds);
+        }
     }
 
     fn counted(&mut self, observation: &Observation<'_>, counts: Counts) {

@@ -115,6 +115,14 @@ impl Sessions {
         }
     }
 
+    /// The session's last statement, and how long ago it ended, where both are known. The session is over.
+    pub(super) fn idle_since(&mut self, session: u64, at_ms: i64) -> Option<(u32, f64)> {
+        let session = self.by_id.get_mut(&session).filter(|_| session != 0)?;
+        session.transaction = false;
+        let (template, ended) = session.ended.take()?;
+        Some((template, (at_ms - ended).max(0) as f64))
+    }
+
     /// The session's statement is over after so many milliseconds: its template, when it still awaited that.
     pub(super) fn finished_after(&mut self, session: u64, milliseconds: f64) -> Option<u32> {
         let template = self.finished(session)?;

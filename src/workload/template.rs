@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{self, Values};
 use super::{Constants, Counts, Latency, Observation, Outcome, Passed};
+use crate::sql::explain::PlanNode;
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::{Fingerprint, template_text};
 
@@ -78,6 +79,12 @@ pub struct Template {
     /// How often it took how long, where that was counted.
     #[serde(default, skip_serializing_if = "Latency::is_empty")]
     pub latency: Latency,
+    /// The plan of its slowest execution that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Box<PlanNode>>,
+    /// Executions whose plan was seen, their time, and the longest, in milliseconds.
+    #[serde(skip)]
+    pub(crate) plans: (u64, f64, f64),
     /// The values of its first constants, where the workload looks at them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<Values>,
@@ -99,6 +106,8 @@ const MAX_TEXT: usize = 8 * 1024;
 const MAX_PARAMETER_SETS: usize = 3;
 const MAX_PARAMETER_BYTES: usize = 512;
 const MAX_NAMES: usize = 8;
+/// Nodes of a plan that is kept.
+const MAX_PLAN_NODES: usize = 300;
 
 impl Template {
     /// The template of a statement seen for the first time; `used` is the budget of all examples.
@@ -135,6 +144,8 @@ impl Template {
             idle_ms: 0.0,
             varied: 0,
             latency: Latency::default(),
+            plan: None,
+            plans: (0, 0.0, 0.0),
             values: Vec::new(),
             last_constants: 0,
         }
@@ -175,6 +186,29 @@ impl Template {
         }
         remember(&mut self.users, observation.user);
         remember(&mut self.databases, observation.database);
+    }
+
+    /// Notes the plan of an execution.
+    pub(super) fn planned(&mut self, observation: &Observation<'_>, plan: PlanNode) {
+        let milliseconds = observation.duration_ms.unwrap_or_default();
+        let (seen, total, longest) = &mut self.plans;
+        if (*seen == 0 || milliseconds > *longest) && plan.walk().len() <= MAX_PLAN_NODES {
+            self.plan = Some(Box::new(plan));
+        }
+        *seen += 1;
+        *total += milliseconds;
+        *longest = longest.max(milliseconds);
+        remember(&mut self.users, observation.user);
+        remember(&mut self.databases, observation.database);
+        remember(&mut self.applications, observation.application);
+    }
+
+    /// Counts the executions whose plans were seen; gives how many.
+    pub(super) fn count_plans(&mut self) -> u64 {
+        let (seen, total, longest) = std::mem::take(&mut self.plans);
+        (self.count, self.timed, self.total_ms, self.max_ms) = (seen, seen, total, longest);
+        self.min_ms = if seen == 1 { longest } else { 0.0 };
+        seen
     }
 
     /// Adds what a proxy knows besides of executions that are counted.
@@ -253,6 +287,12 @@ impl Template {
         self.idles += other.idles;
         self.idle_ms = self.idle_ms.max(other.idle_ms);
         self.varied += other.varied;
+        if self.plan.is_none() || other.plans.2 > self.plans.2 {
+            self.plan = other.plan.or(self.plan.take());
+        }
+        self.plans.0 += other.plans.0;
+        self.plans.1 += other.plans.1;
+        self.plans.2 = self.plans.2.max(other.plans.2);
         self.latency.merge(&other.latency);
         values::merge(&mut self.values, other.values);
         self.parameters.extend(other.parameters);

@@ -180,3 +180,50 @@ fn a_live_log_is_followed_through_its_rotation() {
     append(&folder.path().join("postgresql-tomorrow.log"), "DELETE FROM fourth");
     assert_eq!(next(), "delete-without-where DELETE FROM fourth");
 }
+
+#[test]
+fn a_live_log_is_followed_with_the_database_at_hand() {
+    use std::io::BufRead;
+    let cluster = pgweir::db::local::Cluster::start().unwrap();
+    let setup = "create table small (id int, note text); insert into small values (1, 'x');
+        create table large as select n as id, 'n' || n as note from generate_series(1, 20000) n; analyze";
+    cluster.query("postgres", setup).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("postgresql.log");
+    let line =
+        |statement: &str| format!("2026-11-22 22:41:36.123 UTC [42] LOG:  duration: 1 ms  statement: {statement}\n");
+    let log = line("SELECT id FROM small WHERE note = 'x'") + &line("SELECT id FROM large WHERE note = 'x'");
+    std::fs::write(&path, log).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_pgweir"))
+        .args(["lint", "--follow", "--format", "jsonl", "--database-url", &cluster.url("postgres", "postgres")])
+        .arg(&path)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let _child = Following(child);
+    let finding: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!((&finding["rule"], &finding["evidence"]), (&"unindexed-scan".into(), &"plan".into()), "{finding}");
+    assert!(finding["example"].as_str().unwrap().contains("large"), "{finding}");
+}
+
+#[test]
+fn counts_of_a_live_database_are_examined() {
+    let options = pgweir::db::local::Options::default().set("shared_preload_libraries", "pg_stat_statements");
+    let cluster = pgweir::db::local::Cluster::start_with(&options).unwrap();
+    let setup = "create extension pg_stat_statements; create table large as select n as id, 'n' || n as note
+        from generate_series(1, 20000) n; analyze; select pg_stat_statements_reset()";
+    cluster.query("postgres", setup).unwrap();
+    for _ in 0..3 {
+        cluster.query("postgres", "select id from large where note = 'secret'").unwrap();
+    }
+    let url = cluster.url("postgres", "postgres");
+    let output =
+        pgweir(&["lint", "--pg-stat-statements", "--database-url", &url, "--format", "json", "--fail-on", "never"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    let findings = report["findings"].as_array().unwrap();
+    let [finding] = &findings[..] else { panic!("{report}") };
+    let found = ["rule", "evidence", "count", "file"].map(|key| finding[key].to_string());
+    assert_eq!(found, ["\"unindexed-scan\"", "\"plan\"", "3", "\"pg_stat_statements\""]);
+}

@@ -15,6 +15,7 @@ mod hardening;
 mod lint;
 mod lint_inputs;
 mod lint_outputs;
+mod lint_plans;
 mod live;
 mod placement;
 mod proxy;

@@ -300,6 +300,11 @@ pub(super) fn sort_spill(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
     let Some(plan) = subject.plan() else { return Vec::new() };
     let least = rule.threshold("bytes", 4_194_304.0);
     let size = |node: &crate::sql::explain::PlanNode| node.rows * f64::from(node.width.max(8));
+    if let Some(bytes) = plan.walk().into_iter().filter_map(|node| node.disk_bytes).max() {
+        let megabytes = bytes as f64 / 1_048_576.0;
+        let message = format!("by the plan in the log, the sort wrote {megabytes:.1} MiB to disk");
+        return vec![Hit::new(key.span, message).by(Evidence::Plan)];
+    }
     let sorts = plan.walk().into_iter().filter(|node| node.node_type == "Sort").map(|node| (node.rows, size(node)));
     let Some((rows, bytes)) =
         sorts.filter(|(_, bytes)| *bytes >= least).reduce(|one, other| if one.1 >= other.1 { one } else { other })

@@ -9,7 +9,10 @@ use crate::lint::rule::Rule;
 use crate::lint::subject::{Hit, Subject};
 use crate::sql::catalog::{Table, TableKind};
 use crate::sql::explain::PlanNode;
-use crate::sql::facts::{Clause, ColumnRef, Literal, Operand, Predicate, RelationId, StatementKind};
+use crate::sql::facts::{Clause, ColumnRef, Literal, Operand, Predicate, RelationId, RelationSource, StatementKind};
+
+/// What reading and testing one row of usual width costs, in the planner's units, with its part of a page.
+const COST_OF_ROW: f64 = 0.025;
 
 /// The check.
 pub(super) fn unindexed_scan(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
@@ -17,8 +20,11 @@ pub(super) fn unindexed_scan(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
         subject.facts.kind,
         StatementKind::Select | StatementKind::Update | StatementKind::Delete | StatementKind::Insert
     );
-    if !reads || !subject.knows_schema() {
+    if !reads {
         return Vec::new();
+    }
+    if !subject.knows_schema() {
+        return by_plan_alone(subject, rule);
     }
     let suspects: Vec<Suspect<'_>> =
         (0..subject.facts.relations.len()).filter_map(|at| suspect(subject, rule, RelationId(at))).collect();
@@ -29,6 +35,46 @@ pub(super) fn unindexed_scan(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
         Some(plan) => suspects.iter().filter_map(|suspect| by_plan(rule, suspect, plan)).collect(),
         None => suspects.iter().filter_map(|suspect| by_catalog(suspect)).collect(),
     }
+}
+
+/// What a plan shows, where nothing is known of the tables: it was measured, or says what it expects.
+fn by_plan_alone(subject: &Subject<'_>, rule: &Rule) -> Vec<Hit> {
+    let Some(plan) = subject.plan() else { return Vec::new() };
+    let scans = plan.walk().into_iter().filter(|node| node.node_type == "Seq Scan" && node.filter.is_some());
+    let hit = |node: &PlanNode| {
+        let name = node.relation.as_deref()?;
+        let predicate = subject.facts.predicates.iter().find(|predicate| {
+            let of_table = |operand: &Operand| {
+                let Some(column) = operand.column() else { return false };
+                match column.relation.and_then(|id| subject.relation(id)) {
+                    Some(relation) => {
+                        matches!(&relation.source, RelationSource::Table { name: own, .. } if own == name)
+                    }
+                    // Whose it is cannot be told without a catalog, unless the filter says.
+                    None => node.filter.as_deref().is_some_and(|filter| filter.contains(&column.name)),
+                }
+            };
+            let compares = column_and_value(predicate).is_some_and(|(_, value)| value.is_constant());
+            let here = of_table(&predicate.left) || predicate.right.as_ref().is_some_and(of_table);
+            predicate.conjunctive && compares && here
+        })?;
+        let (read, kept) = match (node.actual_rows, node.removed_rows) {
+            (Some(kept), Some(removed)) => (kept + removed, kept),
+            (Some(kept), None) => (kept, kept),
+            _ => (node.total_cost / COST_OF_ROW, node.rows),
+        };
+        if read < rule.threshold("rows", 1000.0) || kept > read * rule.threshold("fraction", 0.2) {
+            return None;
+        }
+        let filter = node.filter.as_deref().unwrap_or_default();
+        let about = if node.actual_rows.is_some() { "" } else { "about " };
+        let message =
+            format!("by the plan in the log, {about}{read:.0} rows of {name} are read to keep {kept:.0} by {filter}");
+        let column = predicate.left.column().or_else(|| predicate.right.as_ref()?.column())?;
+        let instead = format!("CREATE INDEX ON {name} ({})", column.name);
+        Some(Hit::new(predicate.span, message).by(Evidence::Plan).instead(instead))
+    };
+    scans.filter_map(hit).collect()
 }
 
 /// A table whose filter no index seems to answer.
