@@ -27,12 +27,13 @@ pub mod model;
 pub mod parameters;
 mod select;
 mod solve;
+mod tour;
 mod whatif;
 mod worth;
 
 pub use existing::{Redundant, Unused};
 pub use health::{Invalid, UnindexedKey};
 pub use model::{
-    Advice, CostFailure, CostModel, Definition, Evidence, Key, Options, Priced, Recommendation, Statement,
+    Advice, CostFailure, CostModel, Definition, Evidence, Key, Options, Plans, Priced, Recommendation, Statement, Step,
 };
 pub use select::{Progress, Spent, advise};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::error::Error;
 use crate::sql::catalog::{Catalog, TableId, TableKind};
+use crate::sql::explain::PlanNode;
 use crate::sql::facts::{Facts, RelationSource};
 
 /// One key column of a possible index.
@@ -146,6 +147,13 @@ pub trait CostModel {
     /// See [`CostFailure`].
     fn price(&mut self, statement: &Statement, set: &[&Definition]) -> Result<Priced, CostFailure>;
 
+    /// The plan of `statement` if `set` existed besides the real indexes, the n-th of the set under the name `#n`; `None`
+    /// where there is none to show.
+    fn plan(&mut self, statement: &Statement, set: &[&Definition]) -> Option<PlanNode> {
+        let _ = (statement, set);
+        None
+    }
+
     /// The size in bytes the index would have.
     ///
     /// # Errors
@@ -239,4 +247,30 @@ pub struct Advice {
     pub priced: usize,
     /// True when it was told to stop before it had looked at everything.
     pub cut_short: bool,
+    /// The recommendations in the order in which to create them: each brings the most for its size with those before it.
+    pub order: Vec<Step>,
+    /// How the statements that are helped most are planned today and then.
+    pub plans: Vec<Plans>,
+}
+
+/// One more index on the way to all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its position among the recommendations.
+    pub recommendation: usize,
+    /// Bytes of this and all before it.
+    pub bytes: u64,
+    /// Cost of the workload with this and all before it.
+    pub cost: f64,
+}
+
+/// A statement's plans.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plans {
+    /// Its position.
+    pub statement: usize,
+    /// Today.
+    pub before: PlanNode,
+    /// With all recommendations in place, under their names.
+    pub after: PlanNode,
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use super::ddl::{Names, create};
 use super::explore::Explorer;
 use super::model::{Advice, CostFailure, CostModel, Definition, Evidence, Options, Recommendation, Skipped, Statement};
+use super::tour;
 use super::whatif::{Set, WhatIf};
 use super::worth::{Chooser, State};
 use crate::error::Result;
@@ -74,8 +75,11 @@ pub fn advise(
     let best = settle(&mut explorer, &order, options, progress)?;
     let (candidates, cut_short) = (explorer.looked_at, explorer.stopped || spent() >= SOLVED_BY);
     let mut chooser = explorer.chooser;
-    let mut recommendations = recommend(&mut chooser, &best, statements, catalog)?;
-    recommendations.sort_by(|a, b| (b.cost_before - b.cost_after).total_cmp(&(a.cost_before - a.cost_after)));
+    let mut recommended = recommend(&mut chooser, &best, statements, catalog)?;
+    recommended.sort_by(|(_, a), (_, b)| (b.cost_before - b.cost_after).total_cmp(&(a.cost_before - a.cost_after)));
+    let (indexes, recommendations): (Vec<usize>, Vec<Recommendation>) = recommended.into_iter().unzip();
+    let order = tour::order(&mut chooser, &indexes)?;
+    let plans = tour::plans(&mut chooser, &indexes, &recommendations);
     let start = chooser.start();
     let advice = Advice {
         after: base.iter().zip(&best.costs).map(|(base, cost)| base.map(|_| *cost)).collect(),
@@ -87,6 +91,8 @@ pub fn advise(
         candidates,
         priced: chooser.what_if.priced,
         cut_short,
+        order,
+        plans,
     };
     Ok((advice, chooser.what_if.in_use))
 }
@@ -215,7 +221,7 @@ fn recommend(
     best: &State,
     statements: &[Statement],
     catalog: &Catalog,
-) -> Result<Vec<Recommendation>> {
+) -> Result<Vec<(usize, Recommendation)>> {
     let mut names = Names::of(catalog);
     let mut found = Vec::new();
     for index in best.set.iter() {
@@ -224,7 +230,7 @@ fn recommend(
         let table = catalog.table(definition.table);
         let name = names.choose(table, &definition);
         let evidence = chooser.what_if.evidence(index);
-        found.push(Recommendation {
+        let recommendation = Recommendation {
             ddl: create(table, &definition, &name),
             size_bytes: chooser.bytes(index),
             cost_before: worth.before,
@@ -235,7 +241,8 @@ fn recommend(
             evidence,
             name,
             definition,
-        });
+        };
+        found.push((index, recommendation));
     }
     Ok(found)
 }

@@ -10,6 +10,7 @@ use super::columns::uses;
 use super::model::{CostFailure, CostModel, Definition, Priced, Statement};
 use crate::error::Error;
 use crate::sql::catalog::{Catalog, TableId};
+use crate::sql::explain::PlanNode;
 
 /// A set of pool positions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -243,6 +244,12 @@ impl<'a> WhatIf<'a> {
     pub(super) fn known(&self, statement: usize) -> Vec<(Set, f64)> {
         let known = self.known.get(statement).map_or(&[][..], Vec::as_slice);
         known.iter().map(|known| (known.used.clone(), known.cost)).collect()
+    }
+
+    /// A statement's plan under these pool members, under names by position.
+    pub(super) fn plan(&mut self, statement: usize, set: &[usize]) -> Option<PlanNode> {
+        let definitions: Option<Vec<&Definition>> = set.iter().map(|index| self.pool.get(*index)).collect();
+        self.model.plan(self.statements.get(statement)?, &definitions?)
     }
 
     /// The size of a pool member; `None` when the model cannot do it, which bans it.

@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
+use super::sources::Sources;
 use crate::advise::estimate::Estimate;
 use crate::advise::existing::{redundant, unused};
 use crate::advise::health::{invalid, unindexed_keys};
@@ -28,6 +29,7 @@ const AFTER_HELP: &str = "\
 Examples:
   pgweir advise indexes --pg-stat-statements --database-url postgres://me@db.example/shop
   pgweir advise indexes --log postgresql.log --database-url postgres://me@127.0.0.1/shop --storage-budget 500MB
+  pgweir advise indexes --log /var/log/postgresql --database-url postgres://me@127.0.0.1/shop -o advice.html
 
 Everything is read in read-only transactions with timeouts; statements are planned, never run, and nothing is
 created. With the HypoPG extension in the database, every number is PostgreSQL's own planner's.";
@@ -76,9 +78,10 @@ struct IndexArgs {
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = time)]
     time_limit: Duration,
 
-    /// Report format
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format)]
-    format: Format,
+    /// Report format: text, json, markdown, sql (a script for psql) or html (one file that needs nothing else). By default
+    /// what the output file's ending says, or text
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    format: Option<Format>,
 
     /// Write the report to a file
     #[arg(short, long, value_name = "FILE")]
@@ -89,7 +92,7 @@ struct IndexArgs {
 #[derive(Debug, ClapArgs)]
 #[group(required = true, multiple = false)]
 struct Source {
-    /// Logs (any format, .gz and .zst too) or .sql files; - is standard input
+    /// Logs in any format (compressed too), .sql files, or folders of them; - is standard input
     #[arg(long, value_name = "FILE", num_args = 1..)]
     log: Vec<String>,
 
@@ -106,15 +109,51 @@ struct Source {
 enum Format {
     Text,
     Json,
+    Markdown,
+    Sql,
+    Html,
 }
 
 fn format(name: &str) -> Result<Format, String> {
     match name {
         "text" => Ok(Format::Text),
         "json" => Ok(Format::Json),
-        "html" | "markdown" | "sql" => Err("not in this version: use text or json".to_owned()),
-        _ => Err("use text or json".to_owned()),
+        "markdown" | "md" => Ok(Format::Markdown),
+        "sql" => Ok(Format::Sql),
+        "html" => Ok(Format::Html),
+        _ => Err("use text, json, markdown, sql or html".to_owned()),
     }
+}
+
+fn by_ending(file: Option<&Path>) -> Format {
+    let ending = file.and_then(Path::extension).and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+    format(ending).unwrap_or(Format::Text)
+}
+
+/// The command that gives the same report, without secrets.
+fn command(args: &IndexArgs, server: &str) -> String {
+    let mut words = vec!["pgweir advise indexes".to_owned()];
+    if args.source.pg_stat_statements {
+        words.push("--pg-stat-statements".to_owned());
+    }
+    if let Some(path) = &args.source.workload {
+        words.push(format!("--workload {}", path.display()));
+    }
+    if !args.source.log.is_empty() {
+        words.push(format!("--log {}", args.source.log.join(" ")));
+    }
+    if let Some(prefix) = &args.log_line_prefix {
+        words.push(format!("--log-line-prefix '{}'", prefix.replace('\'', "'\\''")));
+    }
+    words.push(format!("--database-url {server}"));
+    if let Some(budget) = args.storage_budget {
+        words.push(format!("--storage-budget {budget}"));
+    }
+    if args.no_include {
+        words.push("--no-include".to_owned());
+    }
+    words.push(format!("--time-limit {}ms", args.time_limit.as_millis()));
+    words.join(" ")
 }
 
 fn log_format(name: &str) -> Result<LogFormat, String> {
@@ -173,7 +212,7 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
     let catalog = session.catalog()?;
     let counting = counting(&session)?;
     let mut notes = Vec::new();
-    let input = workload(args, &session, &catalog, &counting.database)?;
+    let input = workload(args, &session, &catalog, &counting.database, &mut notes)?;
     notes.extend(input.left_out());
     let statements = input.statements;
     if statements.is_empty() {
@@ -218,12 +257,16 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
         unused: &unused,
         invalid: &invalid(&catalog),
         unindexed_keys: &unindexed_keys(&catalog, &statements, &advice.recommendations),
+        command: &command(args, session.label()),
         counted_since: &since(&counting),
         notes: &notes,
     };
-    let text = match args.format {
+    let text = match args.format.unwrap_or_else(|| by_ending(args.output.as_deref())) {
         Format::Text => report.text(),
         Format::Json => report.json(),
+        Format::Markdown => report.markdown(),
+        Format::Sql => report.sql(),
+        Format::Html => report.html(),
     };
     match &args.output {
         None => output::print(&text)?,
@@ -235,7 +278,13 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
 }
 
 /// The workload of whichever source was named.
-fn workload(args: &IndexArgs, session: &Session, catalog: &Catalog, database: &str) -> Result<Input> {
+fn workload(
+    args: &IndexArgs,
+    session: &Session,
+    catalog: &Catalog,
+    database: &str,
+    notes: &mut Vec<String>,
+) -> Result<Input> {
     if args.source.pg_stat_statements {
         let counted = load(session)?;
         // Counts are far below 2^53.
@@ -249,7 +298,7 @@ fn workload(args: &IndexArgs, session: &Session, catalog: &Catalog, database: &s
     }
     let workload = match &args.source.workload {
         Some(path) => saved(path)?,
-        None => logged(args)?,
+        None => logged(args, notes)?,
     };
     Ok(read_workload(&workload, catalog, database))
 }
@@ -264,18 +313,11 @@ fn saved(path: &Path) -> Result<Workload> {
     serde_json::from_slice(&text).map_err(|error| broken(&error))
 }
 
-fn logged(args: &IndexArgs) -> Result<Workload> {
+fn logged(args: &IndexArgs, notes: &mut Vec<String>) -> Result<Workload> {
     let options = logs::Options { format: args.log_format, log_line_prefix: args.log_line_prefix.clone() };
-    let sizes = args.source.log.iter().filter_map(|file| std::fs::metadata(file).ok());
-    let bar = progress_bar("{msg:24} {bar:40} {bytes}/{total_bytes} {elapsed}");
-    bar.set_length(sizes.map(|file| file.len()).sum());
-    bar.set_message("reading logs");
-    let mut workload = Workload::new();
-    for file in &args.source.log {
-        logs::read_file(file, &options, &mut workload, &|read| bar.inc(read))?;
-    }
-    bar.finish_and_clear();
-    Ok(workload)
+    let files = &args.source.log;
+    let sources = Sources { files, options, saved: &[], counted: None, with_values: false };
+    Ok(sources.read(notes)?.0)
 }
 
 fn progress_bar(template: &str) -> ProgressBar {

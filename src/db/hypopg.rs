@@ -217,7 +217,7 @@ impl<'s> HypoPg<'s> {
         leaves
     }
 
-    fn plan(&mut self, statement: &Statement) -> Result<PlanNode, CostFailure> {
+    fn planned(&mut self, statement: &Statement) -> Result<PlanNode, CostFailure> {
         let mode = self.modes.get(&statement.sql).copied();
         let parameters: Vec<Option<&str>> = statement.parameters.iter().flatten().map(Option::as_deref).collect();
         // A NULL would fold the whole plan away and say nothing of the usual call.
@@ -261,7 +261,7 @@ impl CostModel for HypoPg<'_> {
 
     fn price(&mut self, statement: &Statement, set: &[&Definition]) -> Result<Priced, CostFailure> {
         self.install(set)?;
-        let plan = self.plan(statement)?;
+        let plan = self.planned(statement)?;
         let mut used = Vec::new();
         let mut existing = Vec::new();
         for name in plan.walk().into_iter().filter_map(|node| node.index.as_ref()) {
@@ -276,6 +276,23 @@ impl CostModel for HypoPg<'_> {
         used.sort_unstable();
         used.dedup();
         Ok(Priced { cost: plan.total_cost, used, existing })
+    }
+
+    fn plan(&mut self, statement: &Statement, set: &[&Definition]) -> Option<PlanNode> {
+        self.install(set).ok()?;
+        let mut plan = self.planned(statement).ok()?;
+        let mut nodes = vec![&mut plan];
+        while let Some(node) = nodes.pop() {
+            let is_named = |index: &Hypothesis| node.index.as_ref() == Some(&index.name);
+            let ours = set
+                .iter()
+                .position(|definition| self.installed.get(*definition).is_some_and(|made| made.iter().any(is_named)));
+            if let Some(at) = ours {
+                node.index = Some(format!("#{at}"));
+            }
+            nodes.extend(&mut node.children);
+        }
+        Some(plan)
     }
 
     fn size(&mut self, definition: &Definition) -> Result<u64, CostFailure> {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::{LintReport, duration, plural, thousands, times};
 use crate::lint::{Finding, Severity};
+use crate::report::escape;
 use crate::workload::{Template, Workload};
 
 /// Templates in the table of the costliest.
@@ -162,19 +163,4 @@ fn bar(page: &mut String, name: &str, share: f64, words: &str) {
         share * 100.0,
         escape(words)
     );
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            letter => out.push(letter),
-        }
-    }
-    out
 }

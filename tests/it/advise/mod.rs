@@ -4,6 +4,7 @@
 
 mod candidates;
 mod choice;
+mod reports;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -467,8 +468,8 @@ fn mistakes_are_explained() {
         "{error}"
     );
     let (code, _, error) =
-        pgweir(&["advise", "indexes", "--pg-stat-statements", "--database-url", "postgres://x", "--format", "html"]);
-    assert!(code == Some(2) && error.contains("not in this version"), "{error}");
+        pgweir(&["advise", "indexes", "--pg-stat-statements", "--database-url", "postgres://x", "--format", "pdf"]);
+    assert!(code == Some(2) && error.contains("markdown, sql or html"), "{error}");
     let cluster = Cluster::start().unwrap();
     let url = cluster.url("postgres", "postgres");
     let (code, _, error) = pgweir(&["advise", "indexes", "--pg-stat-statements", "--database-url", &url]);

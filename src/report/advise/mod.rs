@@ -1,4 +1,7 @@
-//! The index report, as text for people and as JSON for scripts.
+//! The index report, as text for people and as JSON for scripts; as Markdown, SQL and HTML in files of their own.
+
+mod html;
+mod markdown;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,6 +37,8 @@ pub struct IndexReport<'a> {
     pub invalid: &'a [Invalid],
     /// Foreign keys that this workload's deletes check without an index.
     pub unindexed_keys: &'a [UnindexedKey],
+    /// How it was asked for, without secrets.
+    pub command: &'a str,
     /// Since when scans are counted, in words.
     pub counted_since: &'a str,
     /// What the reader should know: how costs were had, what was left out of the workload.
@@ -67,6 +72,10 @@ impl IndexReport<'_> {
             "unindexed_foreign_keys": self.unindexed_keys.iter().map(|found| json!({
                 "table": found.table, "columns": found.columns, "references": found.references,
                 "deletes": whole(found.deletes), "ddl": found.ddl,
+            })).collect::<Vec<_>>(),
+            "order": advice.order.iter().map(|step| json!({
+                "name": advice.recommendations.get(step.recommendation).map(|found| &found.name),
+                "bytes": step.bytes, "cost": step.cost,
             })).collect::<Vec<_>>(),
             "cut_short": advice.cut_short,
             "skipped": advice.skipped.iter().map(|skipped| {
@@ -174,10 +183,9 @@ impl IndexReport<'_> {
             let writes = plural(found.writes as usize, "write");
             writeln!(out, "   price: maintained by {writes} of this workload, which the costs do not show")?;
         }
-        let cost = |costs: &[Option<f64>], at: usize| costs.get(at).copied().flatten().unwrap_or(0.0);
         for at in found.statements.iter().take(SHOWN_STATEMENTS) {
             let Some(statement) = self.statements.get(*at) else { continue };
-            let (before, after) = (cost(&self.advice.before, *at), cost(&self.advice.after, *at));
+            let (before, after) = self.costs(*at);
             writeln!(
                 out,
                 "   {}  x{}  {} -> {} a call  {}",
