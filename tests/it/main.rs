@@ -17,6 +17,7 @@ mod lint_inputs;
 mod lint_outputs;
 mod lint_plans;
 mod live;
+mod pgbadger;
 mod placement;
 mod proxy;
 mod sharded;
