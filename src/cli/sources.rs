@@ -53,7 +53,8 @@ impl Sources<'_> {
         let mut reports = Vec::new();
         let mut strange = None;
         for input in &inputs {
-            match logs::read_file(&input.name, &self.options, workload, &|read| bar.inc(read)) {
+            let read = |sink: &mut dyn Sink| logs::read_file(&input.name, &self.options, sink, &|read| bar.inc(read));
+            match logs::piped(workload, read)? {
                 Ok(report) => reports.push(report),
                 Err(error) if input.found && error.exit_code() == 3 => {
                     notes.push(format!(

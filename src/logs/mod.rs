@@ -19,6 +19,7 @@ mod jsonlog;
 mod open;
 mod order;
 mod pgbouncer;
+mod piped;
 mod prefix;
 mod record;
 mod severity;
@@ -33,6 +34,7 @@ use std::io::Read;
 pub use feed::Report;
 pub use follow::Follower;
 pub use order::{Input, inputs};
+pub use piped::piped;
 
 use crate::error::{Error, Result};
 use crate::workload::Sink;

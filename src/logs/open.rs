@@ -6,6 +6,9 @@ use std::io::{Cursor, Read};
 use super::feed::unreadable;
 use crate::error::{Error, Result};
 
+/// What decompression by xz may take, in KiB: `xz -9` needs 65 MiB.
+const XZ_MEMORY: u32 = 100 << 10;
+
 /// Counts what is read before decompression.
 struct Counting<'a, R> {
     inner: R,
@@ -60,7 +63,7 @@ fn decompress<'a, R: Read + 'a>(mut input: R, file: &str) -> Result<Box<dyn Read
     } else if is_bzip2 {
         Box::new(bzip2::read::MultiBzDecoder::new(whole))
     } else if is_xz {
-        Box::new(lzma_rust2::XzReader::new(whole, true))
+        Box::new(lzma_rust2::XzReader::new_mem_limit(whole, true, XZ_MEMORY))
     } else {
         Box::new(whole)
     })

@@ -148,6 +148,22 @@ struct Constants {
     hash: u64,
 }
 
+/// What a scan of a statement says, where it was made before the statement is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Scanned {
+    statements: u32,
+    fingerprint: Fingerprint,
+    constants: Constants,
+}
+
+impl Scanned {
+    /// Scans a statement.
+    pub fn of(scanner: &mut Scanner, sql: &[u8]) -> Self {
+        let scan = scanner.scan(sql);
+        Self { statements: scan.statements, fingerprint: scan.fingerprint, constants: Constants::of(&scan, sql) }
+    }
+}
+
 impl Constants {
     fn of(scan: &Scan<'_>, sql: &[u8]) -> Self {
         let mut hasher = FxHasher::default();
@@ -194,6 +210,23 @@ impl Workload {
     /// An empty workload that also notes which values constants have most often ([`Template::values`]).
     pub fn with_values() -> Self {
         Self { with_values: true, ..Self::default() }
+    }
+
+    /// Values of constants are looked at, see [`Workload::with_values`].
+    pub fn looks_at_values(&self) -> bool {
+        self.with_values
+    }
+
+    /// Takes a statement that may have been scanned before.
+    pub fn observe_scanned(&mut self, observation: &Observation<'_>, scanned: Option<Scanned>) {
+        match scanned.filter(|scanned| scanned.statements <= 1 && !self.with_values) {
+            Some(Scanned { statements: 0, .. }) => {}
+            Some(Scanned { fingerprint, constants, .. }) => {
+                self.reindex();
+                self.observe_one(observation, fingerprint, constants);
+            }
+            None => self.observe(observation),
+        }
     }
 
     /// The templates, in the order in which they were first seen.
