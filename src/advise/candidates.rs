@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::columns::{Uses, uses};
 use super::existing::answers;
+use super::expressions::{Computed, computed};
 use super::model::{Definition, Key, Options};
 use crate::sql::catalog::{Catalog, Column, Table};
 use crate::sql::facts::Facts;
@@ -20,10 +21,14 @@ const MAX_INCLUDE: usize = 8;
 /// Wider keys than this many bytes on average cost more than they bring, and B-tree refuses some of them.
 const MAX_KEY_BYTES: u32 = 400;
 
-/// Possible indexes for a statement, in a fixed order, without repeats.
-pub fn candidates(facts: &Facts, catalog: &Catalog, options: &Options) -> Vec<Definition> {
+/// Possible indexes for a statement, of this text, in a fixed order, without repeats.
+pub fn candidates(facts: &Facts, sql: &str, catalog: &Catalog, options: &Options) -> Vec<Definition> {
     let mut found = BTreeSet::new();
-    for occurrence in uses(facts, catalog).values() {
+    let uses = uses(facts, catalog);
+    for one in computed(facts, sql, catalog) {
+        found.extend(with_computed(&one, uses.get(&one.relation), options));
+    }
+    for occurrence in uses.values() {
         let table = catalog.table(occurrence.table);
         for keys in key_lists(occurrence, table, options.max_width) {
             let narrow = Definition { table: occurrence.table, keys, include: Vec::new() };
@@ -37,6 +42,20 @@ pub fn candidates(facts: &Facts, catalog: &Catalog, options: &Options) -> Vec<De
     found.into_iter().collect()
 }
 
+/// A key that is computed: alone, and behind the columns that are compared for equality; before them where it is too.
+fn with_computed(one: &Computed, uses: Option<&Uses>, options: &Options) -> Vec<Definition> {
+    let equal: Vec<Key> = uses.map_or(&[][..], |uses| &uses.equal).iter().map(Key::ascending).collect();
+    let own = [one.key.clone()];
+    let mut lists = vec![own.to_vec()];
+    if !equal.is_empty() && equal.len() < options.max_width {
+        lists.push([&equal[..], &own].concat());
+        if one.equal {
+            lists.push([&own, &equal[..]].concat());
+        }
+    }
+    lists.into_iter().map(|keys| Definition { table: one.table, keys, include: Vec::new() }).collect()
+}
+
 /// True when a real index does what this one would.
 pub fn exists(definition: &Definition, catalog: &Catalog) -> bool {
     catalog.table(definition.table).indexes.iter().any(|index| answers(index, definition))
@@ -45,7 +64,7 @@ pub fn exists(definition: &Definition, catalog: &Catalog) -> bool {
 fn covering_columns(uses: &Uses, table: &Table, narrow: &Definition) -> Option<Vec<String>> {
     let mentioned = uses.mentioned.as_ref()?;
     let rest: Vec<String> =
-        mentioned.iter().filter(|name| !narrow.keys.iter().any(|key| &key.column == *name)).cloned().collect();
+        mentioned.iter().filter(|name| !narrow.keys.iter().any(|key| key.holds(name))).cloned().collect();
     let known = rest.iter().all(|name| table.column(name).is_some());
     (!rest.is_empty() && rest.len() <= MAX_INCLUDE && known && rest.len() + narrow.keys.len() < table.columns.len())
         .then_some(rest)

@@ -305,7 +305,7 @@ impl Reader<'_> {
             }
             owner = Some(relation);
             let nulls_first = nulls_first.unwrap_or(*descending);
-            keys.push(Key { column, descending: *descending, nulls_first });
+            keys.push(Key { descending: *descending, nulls_first, ..Key::ascending(column) });
         }
         if let Some(uses) = owner.and_then(|owner| self.uses.get_mut(&owner))
             && uses.order.is_empty()

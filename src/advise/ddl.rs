@@ -38,7 +38,8 @@ impl Names {
         let mut stem = table.name.name.clone();
         for key in &definition.keys {
             stem.push('_');
-            stem.push_str(&key.column);
+            let words = key.expression.as_deref().map(words);
+            stem.push_str(words.as_deref().unwrap_or(&key.column));
         }
         for number in 0_u32.. {
             let suffix = if number == 0 { "_idx".to_owned() } else { format!("_idx{number}") };
@@ -49,6 +50,12 @@ impl Names {
         }
         stem
     }
+}
+
+/// An expression's letters and digits, for a name.
+fn words(expression: &str) -> String {
+    let parts = expression.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_").to_lowercase()
 }
 
 fn cut(text: &str, bytes: usize) -> &str {
@@ -86,7 +93,14 @@ pub(super) fn drop_index(table: &Table, index: &Index) -> String {
 }
 
 fn key(key: &Key) -> String {
-    let mut text = quote(&key.column).into_owned();
+    let mut text = match &key.expression {
+        Some(expression) => format!("({expression})"),
+        None => quote(&key.column).into_owned(),
+    };
+    if let Some(class) = &key.operator_class {
+        text.push(' ');
+        text.push_str(class);
+    }
     if key.descending {
         text.push_str(" DESC");
     }
@@ -110,8 +124,8 @@ mod tests {
     #[test]
     fn writes_ddl_that_postgresql_reads_as_meant() {
         let table = Table::new("My Schema", "order");
-        let latest = Key { column: "created".into(), descending: true, nulls_first: true };
-        let last = Key { column: "Größe".into(), descending: true, nulls_first: false };
+        let latest = Key { descending: true, nulls_first: true, ..Key::ascending("created") };
+        let last = Key { descending: true, ..Key::ascending("Größe") };
         let definition = definition(vec![Key::ascending("user"), latest, last], &["amount"]);
         assert_eq!(
             create(&table, &definition, "an index"),

@@ -157,7 +157,8 @@ fn cheapest(
         offer(&plain_keys(index), &index.include, By::Real(index.name.clone()));
     }
     for (at, definition) in set.iter().enumerate() {
-        if definition.table == uses.table {
+        // Of expressions the statistics say nothing.
+        if definition.table == uses.table && definition.keys.iter().all(Key::is_plain) {
             offer(&definition.keys, &definition.include, By::Possible(at));
         }
     }
@@ -168,7 +169,8 @@ fn cheapest(
 fn plain_keys(index: &Index) -> Vec<Key> {
     let keys = index.keys.iter().map_while(|key| match (&key.column, &key.operator_class) {
         (Some(column), None) => {
-            Some(Key { column: column.clone(), descending: key.descending, nulls_first: key.nulls_first })
+            let (descending, nulls_first) = (key.descending, key.nulls_first);
+            Some(Key { descending, nulls_first, ..Key::ascending(column.clone()) })
         }
         _ => None,
     });

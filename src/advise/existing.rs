@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::ddl::drop_index;
+use super::expressions::is_same;
 use super::model::Definition;
 use crate::sql::catalog::{Catalog, ConstraintKind, Index, IndexKey, Table, TableId, TableKind};
 
@@ -43,8 +44,12 @@ pub(super) fn answers(index: &Index, definition: &Definition) -> bool {
     }
     let agrees = |reverse: bool| {
         index.keys.iter().zip(&definition.keys).all(|(real, wanted)| {
-            real.column.as_ref() == Some(&wanted.column)
-                && real.operator_class.is_none()
+            let same = match (&real.expression, &wanted.expression) {
+                (Some(real), Some(wanted)) => is_same(real, wanted),
+                (None, None) => real.column.as_ref() == Some(&wanted.column),
+                _ => false,
+            };
+            same && real.operator_class.as_deref().map(class_name) == wanted.operator_class.as_deref().map(class_name)
                 && real.collation.is_none()
                 && (real.descending != wanted.descending) == reverse
                 && (real.nulls_first != wanted.nulls_first) == reverse
@@ -54,6 +59,11 @@ pub(super) fn answers(index: &Index, definition: &Definition) -> bool {
         index.include.contains(column) || index.keys.iter().any(|key| key.column.as_ref() == Some(column))
     };
     (agrees(false) || agrees(true)) && definition.include.iter().all(held)
+}
+
+/// `varchar_pattern_ops` is another name of `text_pattern_ops`.
+fn class_name(class: &str) -> &str {
+    if class == "varchar_pattern_ops" { "text_pattern_ops" } else { class }
 }
 
 /// Real indexes whose work another one does: plain ones that are the beginning of another, and exact duplicates.

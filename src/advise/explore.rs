@@ -1,7 +1,7 @@
 //! Questions to the planner: what each statement could use, and what lies around a set.
 
 use super::candidates::candidates;
-use super::model::{CostFailure, Definition, Options, Statement};
+use super::model::{CostFailure, Definition, Key, Options, Statement};
 use super::select::Spent;
 use super::whatif::Set;
 use super::worth::Chooser;
@@ -64,7 +64,7 @@ impl<'a> Explorer<'a> {
     /// Learns what the statement could use of its own candidates.
     pub fn seed(&mut self, at: usize, statement: &Statement) -> Result<()> {
         let Some(facts) = &statement.facts else { return Ok(()) };
-        let found = candidates(facts, self.catalog, self.options);
+        let found = candidates(facts, &statement.sql, self.catalog, self.options);
         self.looked_at += found.len();
         let Some((base, _)) = self.ask(at, &Set::default())? else { return Ok(()) };
         let share = base * self.chooser.calls(at) / self.chooser.today.max(f64::MIN_POSITIVE);
@@ -219,7 +219,7 @@ fn shorter(definition: &Definition) -> Vec<Definition> {
 /// where they continue the same beginning, otherwise as INCLUDE.
 fn merged(a: &Definition, b: &Definition, options: &Options) -> Vec<Definition> {
     let mut forms: Vec<Definition> = Vec::new();
-    if a.table != b.table {
+    if a.table != b.table || !a.keys.iter().chain(&b.keys).all(Key::is_plain) {
         return forms;
     }
     for (first, second) in [(a, b), (b, a)] {

@@ -116,10 +116,10 @@ fn is_indexed(id: TableId, table: &Table, key: &Constraint, recommended: &[Recom
     });
     let coming = recommended.iter().map(|found| &found.definition).any(|definition| {
         definition.table == id
-            && definition
-                .keys
-                .get(..wanted.len())
-                .is_some_and(|keys| keys.iter().map(|key| key.column.as_str()).collect::<BTreeSet<_>>() == wanted)
+            && definition.keys.get(..wanted.len()).is_some_and(|keys| {
+                keys.iter().all(Key::is_plain)
+                    && keys.iter().map(|key| key.column.as_str()).collect::<BTreeSet<_>>() == wanted
+            })
     });
     real || coming
 }

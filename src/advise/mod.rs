@@ -21,6 +21,7 @@ pub mod ddl;
 pub mod estimate;
 pub mod existing;
 mod explore;
+mod expressions;
 pub mod health;
 pub mod input;
 pub mod model;

@@ -7,7 +7,7 @@ use crate::sql::catalog::{Catalog, TableId, TableKind};
 use crate::sql::explain::PlanNode;
 use crate::sql::facts::{Facts, RelationSource};
 
-/// One key column of a possible index.
+/// One key of a possible index.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The column.
@@ -16,18 +16,33 @@ pub struct Key {
     pub descending: bool,
     /// NULLS FIRST (the default under DESC).
     pub nulls_first: bool,
+    /// What is indexed, when it is an expression over the column: as SQL, over the table's columns.
+    pub expression: Option<String>,
+    /// An operator class that is not the type's own.
+    pub operator_class: Option<String>,
 }
 
 impl Key {
     /// An ascending key with the default order of nulls.
     pub fn ascending(column: impl Into<String>) -> Self {
-        Self { column: column.into(), descending: false, nulls_first: false }
+        let (descending, nulls_first, expression, operator_class) = (false, false, None, None);
+        Self { column: column.into(), descending, nulls_first, expression, operator_class }
     }
 
     /// The same key read backwards.
     #[must_use]
     pub fn reversed(&self) -> Self {
-        Self { column: self.column.clone(), descending: !self.descending, nulls_first: !self.nulls_first }
+        Self { descending: !self.descending, nulls_first: !self.nulls_first, ..self.clone() }
+    }
+
+    /// It is a column as it is, in its type's own order.
+    pub fn is_plain(&self) -> bool {
+        self.expression.is_none() && self.operator_class.is_none()
+    }
+
+    /// It has the column's values as they are.
+    pub fn holds(&self, column: &str) -> bool {
+        self.expression.is_none() && self.column == column
     }
 }
 
@@ -51,7 +66,7 @@ impl Definition {
             && self
                 .include
                 .iter()
-                .all(|column| wider.include.contains(column) || wider.keys.iter().any(|key| &key.column == column))
+                .all(|column| wider.include.contains(column) || wider.keys.iter().any(|key| key.holds(column)))
     }
 }
 

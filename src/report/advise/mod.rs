@@ -102,7 +102,7 @@ impl IndexReport<'_> {
         json!({
             "ddl": found.ddl,
             "table": self.catalog.table(found.definition.table).name.to_string(),
-            "columns": found.definition.keys.iter().map(|key| &key.column).collect::<Vec<_>>(),
+            "columns": found.definition.keys.iter().map(|key| key.expression.as_ref().unwrap_or(&key.column)).collect::<Vec<_>>(),
             "include": found.definition.include,
             "predicate": Value::Null,
             "method": "btree",

@@ -15,7 +15,7 @@ use pgweir::sql::{facts, parse};
 
 fn outcome(sql: &str, catalog: &Catalog) -> String {
     let facts = facts(&parse(sql).unwrap(), catalog);
-    let found = candidates(&facts, catalog, &Options::default());
+    let found = candidates(&facts, sql, catalog, &Options::default());
     let lines: Vec<String> =
         found.iter().map(|index| body(catalog.table(index.table), index).replace("public.", "")).collect();
     if lines.is_empty() { "(none)".to_owned() } else { lines.join("\n") }

@@ -4,6 +4,7 @@
 
 mod candidates;
 mod choice;
+mod kinds;
 mod reports;
 
 use std::collections::BTreeSet;
