@@ -11,6 +11,7 @@ use super::columns::{Uses, uses};
 use super::existing::answers;
 use super::expressions::{Computed, computed};
 use super::model::{Definition, Key, Options};
+use super::partial::conditions;
 use crate::sql::catalog::{Catalog, Column, Table};
 use crate::sql::facts::Facts;
 
@@ -31,11 +32,19 @@ pub fn candidates(facts: &Facts, sql: &str, catalog: &Catalog, options: &Options
     for occurrence in uses.values() {
         let table = catalog.table(occurrence.table);
         for keys in key_lists(occurrence, table, options.max_width) {
-            let narrow = Definition { table: occurrence.table, keys, include: Vec::new() };
+            let narrow = Definition::new(occurrence.table, keys);
             if let Some(include) = covering_columns(occurrence, table, &narrow).filter(|_| options.covering) {
                 found.insert(Definition { include, ..narrow.clone() });
             }
             found.insert(narrow);
+        }
+    }
+    for (relation, condition) in conditions(facts, catalog) {
+        let Some(occurrence) = uses.get(&relation) else { continue };
+        for keys in key_lists(occurrence, catalog.table(occurrence.table), options.max_width) {
+            let keys = condition.without(keys);
+            let predicate = Some(condition.sql.clone());
+            found.insert(Definition { predicate, ..Definition::new(occurrence.table, keys) });
         }
     }
     found.retain(|definition| !exists(definition, catalog));
@@ -53,7 +62,7 @@ fn with_computed(one: &Computed, uses: Option<&Uses>, options: &Options) -> Vec<
             lists.push([&own, &equal[..]].concat());
         }
     }
-    lists.into_iter().map(|keys| Definition { table: one.table, keys, include: Vec::new() }).collect()
+    lists.into_iter().map(|keys| Definition::new(one.table, keys)).collect()
 }
 
 /// True when a real index does what this one would.

@@ -68,7 +68,7 @@ pub fn quote_table(table: &Table) -> String {
     format!("{}.{}", quote(&table.name.schema), quote(&table.name.name))
 }
 
-/// `table (keys) INCLUDE (columns)`: what follows ON in CREATE INDEX.
+/// `table (keys) INCLUDE (columns) WHERE condition`: what follows ON in CREATE INDEX.
 pub fn body(table: &Table, definition: &Definition) -> String {
     let keys: Vec<String> = definition.keys.iter().map(key).collect();
     let mut text = format!("{} ({})", quote_table(table), keys.join(", "));
@@ -76,6 +76,9 @@ pub fn body(table: &Table, definition: &Definition) -> String {
         let columns: Vec<_> = definition.include.iter().map(|column| quote(column)).collect();
         // Writing to a String cannot fail.
         let _ = write!(text, " INCLUDE ({})", columns.join(", "));
+    }
+    if let Some(predicate) = &definition.predicate {
+        let _ = write!(text, " WHERE {predicate}");
     }
     text
 }
@@ -118,7 +121,10 @@ mod tests {
     use crate::sql::catalog::TableId;
 
     fn definition(keys: Vec<Key>, include: &[&str]) -> Definition {
-        Definition { table: TableId(0), keys, include: include.iter().map(|name| (*name).to_owned()).collect() }
+        Definition {
+            include: include.iter().map(|name| (*name).to_owned()).collect(),
+            ..Definition::new(TableId(0), keys)
+        }
     }
 
     #[test]

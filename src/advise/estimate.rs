@@ -158,7 +158,7 @@ fn cheapest(
     }
     for (at, definition) in set.iter().enumerate() {
         // Of expressions the statistics say nothing.
-        if definition.table == uses.table && definition.keys.iter().all(Key::is_plain) {
+        if definition.table == uses.table && definition.is_plain() {
             offer(&definition.keys, &definition.include, By::Possible(at));
         }
     }

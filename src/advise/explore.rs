@@ -1,7 +1,7 @@
 //! Questions to the planner: what each statement could use, and what lies around a set.
 
 use super::candidates::candidates;
-use super::model::{CostFailure, Definition, Key, Options, Statement};
+use super::model::{CostFailure, Definition, Options, Statement};
 use super::select::Spent;
 use super::whatif::Set;
 use super::worth::Chooser;
@@ -219,7 +219,7 @@ fn shorter(definition: &Definition) -> Vec<Definition> {
 /// where they continue the same beginning, otherwise as INCLUDE.
 fn merged(a: &Definition, b: &Definition, options: &Options) -> Vec<Definition> {
     let mut forms: Vec<Definition> = Vec::new();
-    if a.table != b.table || !a.keys.iter().chain(&b.keys).all(Key::is_plain) {
+    if a.table != b.table || !a.is_plain() || !b.is_plain() {
         return forms;
     }
     for (first, second) in [(a, b), (b, a)] {
@@ -229,14 +229,14 @@ fn merged(a: &Definition, b: &Definition, options: &Options) -> Vec<Definition> 
         include.sort();
         include.dedup();
         let allowed = include.is_empty() || (options.covering && include.len() <= MAX_MERGED_INCLUDE);
-        let form = Definition { table: first.table, keys: first.keys.clone(), include };
+        let form = Definition { include, ..Definition::new(first.table, first.keys.clone()) };
         if allowed && !forms.contains(&form) && form != *a && form != *b {
             forms.push(form);
         }
         let mut keys = first.keys.clone();
         keys.extend(second.keys.iter().filter(|key| !is_key(&key.column)).cloned());
         let both_plain = first.include.is_empty() && second.include.is_empty();
-        let form = Definition { table: first.table, keys, include: Vec::new() };
+        let form = Definition::new(first.table, keys);
         if both_plain && form.keys.len() <= options.max_width && !forms.contains(&form) && form != *a && form != *b {
             forms.push(form);
         }

@@ -76,7 +76,7 @@ pub fn unindexed_keys(
                 continue;
             }
             let keys = constraint.columns.iter().map(Key::ascending).collect();
-            let definition = Definition { table: id, keys, include: Vec::new() };
+            let definition = Definition::new(id, keys);
             found.push(UnindexedKey {
                 table: quote_table(table),
                 columns: constraint.columns.clone(),

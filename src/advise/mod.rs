@@ -26,6 +26,7 @@ pub mod health;
 pub mod input;
 pub mod model;
 pub mod parameters;
+mod partial;
 mod select;
 mod solve;
 mod tour;

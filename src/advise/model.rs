@@ -55,13 +55,26 @@ pub struct Definition {
     pub keys: Vec<Key>,
     /// INCLUDE columns, sorted.
     pub include: Vec<String>,
+    /// The rows it holds, when not all: a condition as SQL, over the table's columns.
+    pub predicate: Option<String>,
 }
 
 impl Definition {
+    /// An index over all rows, on these keys alone.
+    pub fn new(table: TableId, keys: Vec<Key>) -> Self {
+        Self { table, keys, include: Vec::new(), predicate: None }
+    }
+
+    /// Over all rows, on columns as they are.
+    pub fn is_plain(&self) -> bool {
+        self.predicate.is_none() && self.keys.iter().all(Key::is_plain)
+    }
+
     /// True when whatever this index answers by its keys, `wider` answers too: its keys begin with these, and it holds
     /// every INCLUDE column.
     pub fn is_covered_by(&self, wider: &Self) -> bool {
         self.table == wider.table
+            && self.predicate == wider.predicate
             && wider.keys.starts_with(&self.keys)
             && self
                 .include

@@ -255,7 +255,9 @@ fn maintains(statement: &Statement, index: &Definition) -> bool {
     let is_written = written.any(
         |relation| matches!(relation.source, RelationSource::Table { table: Some(table), .. } if table == index.table),
     );
-    let holds = |name: &String| index.include.contains(name) || index.keys.iter().any(|key| &key.column == name);
+    let asks = |name: &String| index.predicate.as_ref().is_some_and(|predicate| predicate.contains(name.as_str()));
+    let holds =
+        |name: &String| index.include.contains(name) || index.keys.iter().any(|key| &key.column == name) || asks(name);
     is_written
         && match facts.kind {
             StatementKind::Insert | StatementKind::Merge => true,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::columns::uses;
 use super::model::{CostFailure, CostModel, Definition, Priced, Statement};
+use super::partial::{is_flat, is_safe};
 use crate::error::Error;
 use crate::sql::catalog::{Catalog, TableId};
 use crate::sql::explain::PlanNode;
@@ -95,6 +96,8 @@ struct View {
     tables: Option<BTreeSet<TableId>>,
     /// Columns it mentions of each table; a table that is not here: any.
     columns: Vec<(TableId, BTreeSet<String>)>,
+    /// It can be planned with partial indexes.
+    is_flat: bool,
 }
 
 impl View {
@@ -116,11 +119,15 @@ impl View {
             }
         }
         columns.retain(|(table, _)| !all.contains(table));
-        Self { tables, columns }
+        let is_flat = statement.facts.as_ref().is_some_and(|facts| is_flat(facts, catalog));
+        Self { tables, columns, is_flat }
     }
 
     /// An index can matter when it is on a table of the statement and begins with a column it mentions.
     fn sees(&self, definition: &Definition) -> bool {
+        if !is_safe(definition, self.is_flat) {
+            return false;
+        }
         let Some(tables) = &self.tables else { return true };
         let first = definition.keys.first().map(|key| &key.column);
         tables.contains(&definition.table)
@@ -248,8 +255,23 @@ impl<'a> WhatIf<'a> {
 
     /// A statement's plan under these pool members, under names by position.
     pub(super) fn plan(&mut self, statement: usize, set: &[usize]) -> Option<PlanNode> {
-        let definitions: Option<Vec<&Definition>> = set.iter().map(|index| self.pool.get(*index)).collect();
-        self.model.plan(self.statements.get(statement)?, &definitions?)
+        let seen: Vec<(usize, &Definition)> = set
+            .iter()
+            .enumerate()
+            .filter(|(_, index)| self.sees(statement, **index))
+            .filter_map(|(at, index)| Some((at, self.pool.get(*index)?)))
+            .collect();
+        let definitions: Vec<&Definition> = seen.iter().map(|(_, definition)| *definition).collect();
+        let mut plan = self.model.plan(self.statements.get(statement)?, &definitions)?;
+        let mut nodes = vec![&mut plan];
+        while let Some(node) = nodes.pop() {
+            let at = node.index.as_deref().and_then(|name| name.strip_prefix('#')).and_then(|at| at.parse().ok());
+            if let Some((position, _)) = at.and_then(|at: usize| seen.get(at)) {
+                node.index = Some(format!("#{position}"));
+            }
+            nodes.extend(&mut node.children);
+        }
+        Some(plan)
     }
 
     /// The size of a pool member; `None` when the model cannot do it, which bans it.

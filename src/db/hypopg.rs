@@ -5,8 +5,8 @@
 //!
 //! Each question brings the connection's hypothetical indexes to the asked set by dropping and creating the
 //! difference. A plan is always asked for anew: a generic plan that was prepared before a hypothesis does not see it,
-//! and fails after one is dropped. Partial hypothetical indexes are never made (HypoPG issue 116: with a view they crash
-//! the server).
+//! and fails after one is dropped. Partial hypothetical indexes are there only while a statement of one block
+//! over plain tables is planned (HypoPG issue 116: with a view they crash the server); `advise::partial` sees to that.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -104,7 +104,7 @@ impl IndexReport<'_> {
             "table": self.catalog.table(found.definition.table).name.to_string(),
             "columns": found.definition.keys.iter().map(|key| key.expression.as_ref().unwrap_or(&key.column)).collect::<Vec<_>>(),
             "include": found.definition.include,
-            "predicate": Value::Null,
+            "predicate": found.definition.predicate,
             "method": "btree",
             "size_bytes": found.size_bytes,
             "cost_before": found.cost_before,

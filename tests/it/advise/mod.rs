@@ -277,7 +277,7 @@ fn an_index_that_cannot_be_is_named_and_leaves_nothing_behind() {
     let session = Session::connect(&url).unwrap();
     let catalog = session.catalog().unwrap();
     let table = catalog.find(None, "orders").unwrap();
-    let on = |column: &str| Definition { table, keys: vec![Key::ascending(column)], include: Vec::new() };
+    let on = |column: &str| Definition::new(table, vec![Key::ascending(column)]);
     let (good, bad) = (on("customer_id"), on("doc"));
     let statements = read([seen("SELECT * FROM orders WHERE customer_id = 5")], &catalog).statements;
     let Availability::Installed { schema } = availability(&session).unwrap() else { panic!("HypoPG is not there") };
