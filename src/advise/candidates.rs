@@ -10,13 +10,17 @@ use std::collections::BTreeSet;
 use super::columns::{Uses, uses};
 use super::existing::answers;
 use super::expressions::{Computed, computed};
-use super::model::{Definition, Key, Options};
+use super::model::{Definition, Key, Method, Options};
 use super::partial::conditions;
 use crate::sql::catalog::{Catalog, Column, Table};
 use crate::sql::facts::Facts;
 
 /// Pairs of all columns are tried up to this many columns of one table occurrence.
 const MAX_PAIRED_COLUMNS: usize = 7;
+/// Rows that lie less in the order of a column are on too many ranges of pages.
+const MIN_CORRELATION: f64 = 0.95;
+/// Smaller tables are read whole nearly as fast (pages of 8 kB).
+const MIN_SUMMARIZED_PAGES: u64 = 1_000;
 /// INCLUDE columns at most.
 const MAX_INCLUDE: usize = 8;
 /// Wider keys than this many bytes on average cost more than they bring, and B-tree refuses some of them.
@@ -39,6 +43,9 @@ pub fn candidates(facts: &Facts, sql: &str, catalog: &Catalog, options: &Options
             found.insert(narrow);
         }
     }
+    for occurrence in uses.values() {
+        found.extend(ranges_of_pages(occurrence, catalog.table(occurrence.table)));
+    }
     for (relation, condition) in conditions(facts, catalog) {
         let Some(occurrence) = uses.get(&relation) else { continue };
         for keys in key_lists(occurrence, catalog.table(occurrence.table), options.max_width) {
@@ -49,6 +56,20 @@ pub fn candidates(facts: &Facts, sql: &str, catalog: &Catalog, options: &Options
     }
     found.retain(|definition| !exists(definition, catalog));
     found.into_iter().collect()
+}
+
+/// A column that is searched by ranges, and in whose order the rows lie: of a large table, BRIN holds a summary of each range of pages.
+fn ranges_of_pages(uses: &Uses, table: &Table) -> Vec<Definition> {
+    let in_order = |name: &&String| {
+        table.column(name).and_then(|column| column.correlation).is_some_and(|order| order.abs() >= MIN_CORRELATION)
+    };
+    let large = table.pages.is_some_and(|pages| pages >= MIN_SUMMARIZED_PAGES);
+    let names = uses.ranges.iter().filter(|_| large).filter(in_order);
+    let definition = |name: &String| Definition {
+        method: Method::Brin,
+        ..Definition::new(uses.table, vec![Key::ascending(name.as_str())])
+    };
+    names.map(definition).collect()
 }
 
 /// A key that is computed: alone, and behind the columns that are compared for equality; before them where it is too.

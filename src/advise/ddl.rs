@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::model::{Definition, Key};
+use super::model::{Definition, Key, Method};
 use crate::sql::catalog::{Catalog, Index, Table, TableKind};
 use crate::sql::ident::quote;
 
@@ -41,6 +41,10 @@ impl Names {
             let words = key.expression.as_deref().map(words);
             stem.push_str(words.as_deref().unwrap_or(&key.column));
         }
+        if definition.method != Method::Btree {
+            stem.push('_');
+            stem.push_str(definition.method.word());
+        }
         for number in 0_u32.. {
             let suffix = if number == 0 { "_idx".to_owned() } else { format!("_idx{number}") };
             let name = format!("{}{suffix}", cut(&stem, MAX_NAME_BYTES - suffix.len()));
@@ -71,7 +75,11 @@ pub fn quote_table(table: &Table) -> String {
 /// `table (keys) INCLUDE (columns) WHERE condition`: what follows ON in CREATE INDEX.
 pub fn body(table: &Table, definition: &Definition) -> String {
     let keys: Vec<String> = definition.keys.iter().map(key).collect();
-    let mut text = format!("{} ({})", quote_table(table), keys.join(", "));
+    let using = match definition.method {
+        Method::Btree => String::new(),
+        other => format!(" USING {}", other.word()),
+    };
+    let mut text = format!("{}{using} ({})", quote_table(table), keys.join(", "));
     if !definition.include.is_empty() {
         let columns: Vec<_> = definition.include.iter().map(|column| quote(column)).collect();
         // Writing to a String cannot fail.

@@ -44,7 +44,8 @@ pub(super) fn answers(index: &Index, definition: &Definition) -> bool {
         (Some(real), Some(wanted)) => is_same(real, wanted),
         (Some(_), None) => false,
     };
-    if index.method != "btree" || !index.valid || !of_rows || index.keys.len() < definition.keys.len() {
+    if index.method != definition.method.word() || !index.valid || !of_rows || index.keys.len() < definition.keys.len()
+    {
         return false;
     }
     let agrees = |reverse: bool| {
@@ -180,6 +181,7 @@ pub(super) fn qualified(table: &Table, index: &Index) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::advise::Method;
     use crate::advise::model::Key;
     use crate::sql::catalog::Constraint;
 
@@ -280,6 +282,7 @@ mod tests {
             keys: columns.iter().map(|column| Key::ascending(*column)).collect(),
             include: include.iter().map(|column| (*column).to_owned()).collect(),
             predicate: None,
+            method: Method::Btree,
         };
         let real = Index { include: vec!["z".into()], ..index("i", &["x", "y"]) };
         assert!(answers(&real, &wanted(&["x"], &[])));

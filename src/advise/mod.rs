@@ -36,6 +36,7 @@ mod worth;
 pub use existing::{Redundant, Unused};
 pub use health::{Invalid, UnindexedKey};
 pub use model::{
-    Advice, CostFailure, CostModel, Definition, Evidence, Key, Options, Plans, Priced, Recommendation, Statement, Step,
+    Advice, CostFailure, CostModel, Definition, Evidence, Key, Method, Options, Plans, Priced, Recommendation,
+    Statement, Step,
 };
 pub use select::{Progress, Spent, advise};

@@ -46,7 +46,27 @@ impl Key {
     }
 }
 
-/// A possible B-tree index.
+/// How an index finds rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Method {
+    /// By a tree of its keys.
+    #[default]
+    Btree,
+    /// By the least and the greatest key of each range of pages: tiny, and good where rows lie in the order of the key.
+    Brin,
+}
+
+impl Method {
+    /// Its name in SQL.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Btree => "btree",
+            Self::Brin => "brin",
+        }
+    }
+}
+
+/// A possible index.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Definition {
     /// The table.
@@ -57,17 +77,19 @@ pub struct Definition {
     pub include: Vec<String>,
     /// The rows it holds, when not all: a condition as SQL, over the table's columns.
     pub predicate: Option<String>,
+    /// How it finds rows.
+    pub method: Method,
 }
 
 impl Definition {
     /// An index over all rows, on these keys alone.
     pub fn new(table: TableId, keys: Vec<Key>) -> Self {
-        Self { table, keys, include: Vec::new(), predicate: None }
+        Self { table, keys, include: Vec::new(), predicate: None, method: Method::Btree }
     }
 
-    /// Over all rows, on columns as they are.
+    /// A B-tree over all rows, on columns as they are.
     pub fn is_plain(&self) -> bool {
-        self.predicate.is_none() && self.keys.iter().all(Key::is_plain)
+        self.method == Method::Btree && self.predicate.is_none() && self.keys.iter().all(Key::is_plain)
     }
 
     /// True when whatever this index answers by its keys, `wider` answers too: its keys begin with these, and it holds
@@ -75,6 +97,7 @@ impl Definition {
     pub fn is_covered_by(&self, wider: &Self) -> bool {
         self.table == wider.table
             && self.predicate == wider.predicate
+            && self.method == wider.method
             && wider.keys.starts_with(&self.keys)
             && self
                 .include

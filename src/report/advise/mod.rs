@@ -105,7 +105,7 @@ impl IndexReport<'_> {
             "columns": found.definition.keys.iter().map(|key| key.expression.as_ref().unwrap_or(&key.column)).collect::<Vec<_>>(),
             "include": found.definition.include,
             "predicate": found.definition.predicate,
-            "method": "btree",
+            "method": found.definition.method.word(),
             "size_bytes": found.size_bytes,
             "cost_before": found.cost_before,
             "cost_after": found.cost_after,

@@ -91,3 +91,32 @@ fn partial_indexes_for_conditions_without_constants() {
     let again = run(&session, &catalog, &read([seen(sql)], &catalog).statements, &Options::default());
     assert!(again.recommendations.iter().all(|other| other.definition != found.definition), "{again:?}");
 }
+
+/// Where storage is dear, rows that lie in the order of time need a few pages only.
+#[test]
+fn a_summary_of_pages_fits_a_small_budget() {
+    let (cluster, url) = shop();
+    cluster
+        .query(
+            "shop",
+            "CREATE EXTENSION hypopg; CREATE TABLE readings (at timestamptz, sensor int, value float8, pad text);
+             INSERT INTO readings SELECT timestamptz '2025-01-01' + g * interval '1 minute', g % 100, g, repeat('x', 90) FROM generate_series(1, 100000) g",
+        )
+        .unwrap();
+    cluster.query("shop", "ANALYZE").unwrap();
+    let session = Session::connect(&url).unwrap();
+    let catalog = session.catalog().unwrap();
+    let sql = "SELECT avg(value) FROM readings WHERE at >= '2025-02-01' AND at < '2025-02-02'";
+    let options = Options { storage_budget_bytes: Some(200_000), ..Options::default() };
+    let advice = run(&session, &catalog, &read([seen(sql)], &catalog).statements, &options);
+    let [found] = advice.recommendations.as_slice() else { panic!("{:?}", advice.recommendations) };
+    assert_eq!(found.ddl, "CREATE INDEX CONCURRENTLY readings_at_brin_idx ON public.readings USING brin (at);");
+    let before = pages(&cluster, sql);
+    cluster.query("shop", &found.ddl).unwrap();
+    let after = pages(&cluster, sql);
+    assert!(after * 2 < before, "{before} pages, then {after}");
+    let session = Session::connect(&url).unwrap();
+    let catalog = session.catalog().unwrap();
+    let again = run(&session, &catalog, &read([seen(sql)], &catalog).statements, &options);
+    assert_eq!(again.recommendations, []);
+}
