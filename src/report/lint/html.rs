@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{LintReport, duration, plural, thousands, times};
 use crate::lint::{Finding, Severity};
 use crate::report::escape;
-use crate::workload::{Template, Workload};
+use crate::workload::{Latency, Template, Workload};
 
 /// Templates in the table of the costliest.
 const SHOWN_TEMPLATES: usize = 20;
@@ -144,15 +144,35 @@ fn costliest(page: &mut String, workload: &Workload) {
         bar(page, &short, template.total_ms / most, &duration(template.total_ms));
         let _ = writeln!(
             page,
-            "</summary><pre>{}</pre><p class=dim>{}, mean {}, least {}, most {}, {} failed</p></details>",
+            "</summary><pre>{}</pre><p class=dim>{}, mean {}, least {}, most {}, {} failed</p>{}</details>",
             escape(&template.text),
             times(template.count),
             duration(mean),
             duration(template.min_ms),
             duration(template.max_ms),
-            thousands(template.errors)
+            thousands(template.errors),
+            latency(&template.latency)
         );
     }
+}
+
+/// How often it took how long, a bar for each time that is twice the one before.
+fn latency(latency: &Latency) -> String {
+    let most = latency.steps().map(|(_, count)| count).max().unwrap_or(0);
+    let mut bars = String::new();
+    let mut before = 0.0;
+    for (limit, count) in latency.steps() {
+        if count > 0 {
+            let name = if before == 0.0 {
+                format!("up to {}", duration(limit))
+            } else {
+                format!("{} to {}", duration(before), duration(limit))
+            };
+            bar(&mut bars, &name, count as f64 / most as f64, &thousands(count));
+        }
+        before = limit;
+    }
+    bars
 }
 
 fn bar(page: &mut String, name: &str, share: f64, words: &str) {

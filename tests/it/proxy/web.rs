@@ -46,7 +46,12 @@ fn metrics_follow_what_clients_do() {
     }
     client.query("select 1/0");
     client.query("begin");
-    let text = get(admin, "/metrics");
+    // A worker counts when it has answered.
+    let mut text = String::new();
+    crate::support::wait_until("all is counted", || {
+        text = get(admin, "/metrics");
+        text.contains("pgweir_query_seconds_count{database=\"app\"} 72\n")
+    });
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert_eq!(sample(&text, "pgweir_clients{database=\"app\",user=\"app\",state=\"active\"}"), 1.0);
     let queries =
