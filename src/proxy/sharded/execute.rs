@@ -19,7 +19,7 @@ use crate::wire::message::{self, Failure};
 #[derive(Debug)]
 pub(super) struct Prepared {
     /// Its text.
-    sql: Box<str>,
+    pub sql: Box<str>,
     /// The types of its parameters, as SQL has them.
     types: Vec<String>,
     /// Where columns end that are nothing but a parameter: a constant would get its type's name.

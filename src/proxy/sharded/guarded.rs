@@ -40,11 +40,12 @@ impl ShardedSession {
         }
         if let Some(guard) = &guard {
             let scanner = &mut self.scanner;
-            self.names.statements.retain(|_, named| {
-                let sql = named.with_views.as_ref().unwrap_or(&named.sql).as_bytes();
-                let ruling = guard.ruling(&scanner.scan(sql), sql);
+            let mut passes = |sql: &str| {
+                let ruling = guard.ruling(&scanner.scan(sql.as_bytes()), sql.as_bytes());
                 ruling.is_none_or(|ruling| ruling.denial.is_none())
-            });
+            };
+            self.names.statements.retain(|_, named| passes(named.with_views.as_ref().unwrap_or(&named.sql)));
+            self.names.prepared.retain(|_, prepared| passes(&prepared.sql));
         }
         self.guarded_by = guard;
     }

@@ -146,6 +146,8 @@ fn the_guard_holds_in_sharded_databases() {
     for name in ["", "d"] {
         assert_eq!(client.talk(&[parse(name, "delete from t"), bind(name, &[]), execute(), sync()], 1), "E:42000 Z:I");
     }
+    assert_eq!(client.query("prepare e as delete from t"), "E:42000 Z:I");
+    assert_eq!(client.query("execute e"), "E:26000 Z:I");
     assert_eq!(client.query("begin"), "C:BEGIN Z:T");
     assert_eq!(client.query("delete from t"), "E:42000 Z:E");
     assert_eq!(client.query("rollback"), "C:ROLLBACK Z:I");
