@@ -95,7 +95,7 @@ def measure(stage, args):
         client.answer(sock, "create table t (id bigint primary key, n bigint not null, pad text not null)")
     chunk = 100_000
     for start in range(0, args.rows, chunk):
-        rows = f"select i, i * 7919 % 1000003, repeat('x', 60) from generate_series({start + 1}, {min(start + chunk, args.rows)}) i"
+        rows = f"select i, i::bigint * 7919 % 1000003, repeat('x', 60) from generate_series({start + 1}, {min(start + chunk, args.rows)}) i"
         for sock in (one, several):
             client.answer(sock, f"insert into t {rows}")
     for database in ["one"] + [f"s{at}" for at in range(SHARDS)]:
@@ -111,6 +111,8 @@ def measure(stage, args):
             took[name, "bytes"].append(client.drain(several, sql, buffer))
             took[name, "pgweir"].append(time.perf_counter() - started)
             took[name, "cpu"].append(cpu_seconds(stage.pgweir) - cpu)
+    size = statistics.median(took["order", "bytes"]) / 1e6
+    print(f"{args.rows} rows, {size:.0f} MB in order")
     print(f"{'':6} {'one s':>8} {'pgweir s':>9} {'cpu s':>7} {'per core':>9}")
     for name in QUERIES:
         plain, routed, cpu, size = (statistics.median(took[name, who]) for who in ("one", "pgweir", "cpu", "bytes"))
