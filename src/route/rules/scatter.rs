@@ -198,30 +198,37 @@ pub(super) fn are_words_alike(context: &Context<'_>, sql: &[u8]) -> bool {
         let bytes = tokens.get(at).map(|token| token.bytes(sql)).unwrap_or_default();
         String::from_utf8_lossy(bytes).trim_matches('"').to_ascii_lowercase()
     };
+    // What a text says of a time may depend on when it is read, and of a table or a function on who reads it.
+    let is_cast_alike = |value: usize, target: usize| {
+        let constant = matches!(
+            tokens.get(value).map(|token| token.kind),
+            Some(TokenKind::String(_) | TokenKind::Number(_) | TokenKind::Param(_))
+        );
+        let target = word(target);
+        let of_time = constant || is_time(context, &word(value));
+        PLAIN_TARGETS.contains(&target.as_str())
+            || of_time && (target.starts_with("date") || target.starts_with("time"))
+    };
     (0..tokens.len()).all(|at| match tokens.get(at).map(|token| token.kind) {
         Some(TokenKind::Op) => OPERATORS.contains(&word(at).as_str()),
         Some(TokenKind::UnicodeIdent | TokenKind::Junk | TokenKind::Other) => false,
-        Some(TokenKind::Ident | TokenKind::QuotedIdent) => {
-            let word = word(at);
+        Some(TokenKind::Ident | TokenKind::QuotedIdent) => match word(at).as_str() {
+            // Of a constant or a column.
+            "cast" => word(at + 3) == "as" && is_cast_alike(at + 2, at + 4),
             // OPERATOR(..) may name anybody's; a sample is another one each time.
-            !SYSTEM_COLUMNS.contains(&word.as_str())
-                && !matches!(word.as_str(), "operator" | "tablesample" | "cast" | "collate")
-        }
-        // What a text says of a time may depend on when it is read, and of a table or a function on who reads it.
-        Some(TokenKind::Cast) => {
-            let constant = at.checked_sub(1).and_then(|before| tokens.get(before)).map(|token| token.kind);
-            let constant = matches!(constant, Some(TokenKind::String(_) | TokenKind::Number(_) | TokenKind::Param(_)));
-            let target = word(at + 1);
-            let plain = [
-                "int", "int2", "int4", "int8", "integer", "bigint", "smallint", "numeric", "decimal", "float",
-                "float4", "float8", "double", "real", "text", "varchar", "bool", "boolean", "uuid", "json", "jsonb",
-            ];
-            let of_time = constant || at.checked_sub(1).is_some_and(|before| is_time(context, &word(before)));
-            plain.contains(&target.as_str()) || of_time && (target.starts_with("date") || target.starts_with("time"))
-        }
+            "operator" | "tablesample" | "collate" => false,
+            word => !SYSTEM_COLUMNS.contains(&word),
+        },
+        Some(TokenKind::Cast) => at.checked_sub(1).is_some_and(|before| is_cast_alike(before, at + 1)),
         _ => true,
     })
 }
+
+/// Types to which a value is cast by itself alone.
+const PLAIN_TARGETS: &[&str] = &[
+    "int", "int2", "int4", "int8", "integer", "bigint", "smallint", "numeric", "decimal", "float", "float4", "float8",
+    "double", "real", "text", "varchar", "bool", "boolean", "uuid", "json", "jsonb",
+];
 
 /// Whether a word is the name of columns that hold times only, which are read by nothing but the session's settings.
 fn is_time(context: &Context<'_>, name: &str) -> bool {
