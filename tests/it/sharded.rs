@@ -147,7 +147,7 @@ fn what_cannot_be_proven_is_refused_with_a_reason() {
             "SELECT * FROM nowhere_listed",
             "LISTEN x",
             "CREATE TEMP TABLE t (a int)",
-            "PREPARE p AS SELECT 1",
+            "MERGE INTO customers c USING orders o ON o.customer_id = c.id WHEN MATCHED THEN DELETE",
             "SELECT pg_advisory_lock(1)",
         ] {
             let error = client.batch_execute(sql).await.unwrap_err();
