@@ -47,12 +47,12 @@ select pg_catalog.md5(pg_catalog.string_agg(kind || ' ' || n || ' ' || coalesce(
   union all select 'type', count(*), sum(pg_catalog.hashint8(oid::int8 * 4294967296 + xmin::text::int8)::int8)
     from pg_catalog.pg_type where oid >= 16384 and typrelid = 0 and typelem = 0) as parts";
 
-/// Functions that users have made, and whether all of a name are immutable. PostgreSQL takes a declaration's word; here those in SQL and
+/// Functions that users have made, and whether all of a name are immutable and give one value. PostgreSQL takes a declaration's word; here those in SQL and
 /// PL/pgSQL whose text names what reads or calls are not believed.
 pub(super) const FUNCTIONS: &str = "
 select p.proname::text,
        pg_catalog.bool_and(case
-         when p.prokind <> 'f' or p.provolatile <> 'i' or l.lanname not in ('c', 'internal', 'sql', 'plpgsql') then false
+         when p.prokind <> 'f' or p.proretset or p.provolatile <> 'i' or l.lanname not in ('c', 'internal', 'sql', 'plpgsql') then false
          when l.lanname in ('c', 'internal') then true
          else pg_catalog.pg_get_functiondef(p.oid)
               !~* '\\m(from|join|table|into|perform|execute|insert|update|delete|call)\\M'

@@ -76,6 +76,14 @@ impl<'a> Context<'a> {
             || self.facts.relations.iter().any(|relation| relation.access == Access::Write)
     }
 
+    /// Whether a call can only be of PostgreSQL's own function of that name: no user has made one for other types.
+    pub fn is_built_in(&self, call: &FunctionCall) -> bool {
+        match call.schema.as_deref() {
+            Some(schema) => schema == "pg_catalog",
+            None => !self.topology.catalog.functions.contains_key(&call.name),
+        }
+    }
+
     /// How a call's result depends on where and when it is called; `None` where nothing is known of it.
     pub fn steadiness(&self, call: &FunctionCall) -> Option<Steadiness> {
         let built_in = steadiness(call.schema.as_deref(), &call.name);

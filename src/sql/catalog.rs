@@ -48,8 +48,8 @@ pub struct Catalog {
     pub server_version: Option<u32>,
     /// Schemas searched for unqualified names, in order.
     pub search_path: Vec<String>,
-    /// Functions that users have made, by name; whether all of that name are plain, declared immutable, and do not look like
-    /// ones that read tables.
+    /// Functions that users have made, by name; whether all of that name are plain, give one value, are declared immutable, and do
+    /// not look like ones that read tables.
     #[serde(default)]
     pub functions: HashMap<String, bool>,
     tables: Vec<Table>,

@@ -91,7 +91,8 @@ impl Folder<'_> {
         let mut places: BTreeMap<Span, Folded> = BTreeMap::new();
         let mut spans = self.grouped_by(scope)?;
         for call in self.context.facts.functions.iter().filter(|call| is_aggregate(&call.name) && !call.window) {
-            let parts = self.parts(call)?;
+            // A plain function may have an aggregate's name.
+            let parts = self.parts(call).filter(|_| self.context.is_built_in(call))?;
             if parts.distinct {
                 spans.push(parts.argument);
                 continue;

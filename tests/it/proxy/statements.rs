@@ -159,6 +159,8 @@ fn functions_of_users() {
         "create function total() returns bigint immutable language sql as 'select count(*) from orders'",
         "create function often(x bigint) returns bigint stable language sql as 'select x'",
         "create function length(x bigint) returns int volatile language sql as 'select 7'",
+        "create function count(x text) returns bigint immutable language sql as 'select 7::bigint'",
+        "create function lower(x bigint) returns setof bigint immutable language sql as 'select x where x > 40'",
     ] {
         assert_eq!(several.query(sql), one.query(sql), "{sql}");
     }
@@ -167,6 +169,8 @@ fn functions_of_users() {
         "select id from customers where twice(id) = 14",
         "select label(country), sum(twice(id)) from customers group by label(country) order by 1",
         "select public.twice(3)",
+        "select count(name) from customers where id < 4",
+        "select public.count(name), count(name) from customers where id < 4",
         "begin",
         "update customers set name = label(name) where twice(id) < 20",
         "select name from customers order by id limit 20",
@@ -175,8 +179,12 @@ fn functions_of_users() {
         assert_eq!(several.query(sql), one.query(sql), "{sql}");
     }
     // The last has the name of a function that is built in.
-    for sql in ["select total() from customers", "select often(id) from customers", "select length(id) from customers"]
-    {
+    for sql in [
+        "select total() from customers",
+        "select often(id) from customers",
+        "select length(id) from customers",
+        "select lower(id) from customers order by name limit 3",
+    ] {
         assert!(several.query(sql).starts_with("E:0A000"), "{sql}");
     }
 }
