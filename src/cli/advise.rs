@@ -1,15 +1,13 @@
 //! `pgweir advise`: what would make this workload cheaper.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args as ClapArgs, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
-use super::sources::Sources;
+use super::sources::{Sources, saved};
 use crate::advise::estimate::Estimate;
 use crate::advise::existing::{redundant, unused};
 use crate::advise::health::{invalid, unindexed_keys};
@@ -297,20 +295,10 @@ fn workload(
         return Ok(read(seen, catalog));
     }
     let workload = match &args.source.workload {
-        Some(path) => saved(path)?,
+        Some(path) => saved(path, "name a workload that pgweir saved; logs go to --log")?,
         None => logged(args, notes)?,
     };
     Ok(read_workload(&workload, catalog, database))
-}
-
-fn saved(path: &Path) -> Result<Workload> {
-    let broken = |error: &dyn std::fmt::Display| {
-        Error::input(format!("the workload could not be read: {error}"))
-            .at(path.display().to_string())
-            .hint("name a workload that pgweir saved; logs go to --log")
-    };
-    let text = std::fs::read(path).map_err(|error| broken(&error))?;
-    serde_json::from_slice(&text).map_err(|error| broken(&error))
 }
 
 fn logged(args: &IndexArgs, notes: &mut Vec<String>) -> Result<Workload> {
@@ -320,15 +308,6 @@ fn logged(args: &IndexArgs, notes: &mut Vec<String>) -> Result<Workload> {
     Ok(sources.read(notes)?.0)
 }
 
-fn progress_bar(template: &str) -> ProgressBar {
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
 fn advise_with_progress(
     statements: &[Statement],
     catalog: &Catalog,
@@ -336,7 +315,7 @@ fn advise_with_progress(
     options: &Options,
     spent: Spent<'_>,
 ) -> Result<(Advice, std::collections::BTreeSet<String>)> {
-    let bar = progress_bar("{msg:24} {bar:40} {pos}/{len} {elapsed}");
+    let bar = output::progress_bar("{msg:24} {bar:40} {pos}/{len} {elapsed}", 0);
     let mut show = |done: usize, of: usize, what: &str| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);

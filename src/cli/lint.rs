@@ -1,13 +1,10 @@
 //! `pgweir lint`: what is wrong with the statements of a log or a file.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::follow::{Follow, Form};
 use super::output;
@@ -184,7 +181,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let (workload, files) = sources.read(&mut notes)?;
     let planner = session.as_mut().map_or_else(Planner::default, |session| Planner::new(session));
     let setting = Setting { catalog, sharding, planner };
-    let bar = progress_bar("{msg:24} {bar:40} {pos}/{len} templates {eta}", workload.templates().len() as u64);
+    let bar = output::progress_bar("{msg:24} {bar:40} {pos}/{len} templates {eta}", workload.templates().len() as u64);
     bar.set_message("examining statements");
     let mut findings = lint(&workload, &rules, &setting, &|| bar.inc(1));
     bar.finish_and_clear();
@@ -359,16 +356,6 @@ fn options(args: &Args) -> logs::Options {
         FormatOfLog::Sql => LogFormat::Sql,
     };
     logs::Options { format, log_line_prefix: args.log_line_prefix.clone() }
-}
-
-/// A bar on a terminal, nothing elsewhere.
-pub(super) fn progress_bar(template: &str, length: u64) -> ProgressBar {
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 /// When not one statement could be parsed, silence would look like success.

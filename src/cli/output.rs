@@ -1,6 +1,9 @@
 //! What people see: text on standard output, errors on standard error, colour only where it helps.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Error, Result};
 
@@ -31,6 +34,16 @@ fn written(outcome: io::Result<()>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+pub fn progress_bar(template: &str, length: u64) -> ProgressBar {
+    let bar = if io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// Writes an error to standard error: `error: what`, then `at:` and `hint:` where known.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lint::progress_bar;
+use super::output::progress_bar;
 use crate::db::blocking::Session;
 use crate::db::statements::load;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ impl Sources<'_> {
         let mut workload = if self.with_values { Workload::with_values() } else { Workload::new() };
         let mut reports = Vec::new();
         for path in self.saved {
-            let saved = saved(path)?;
+            let saved = examined(path)?;
             reports.push(report(path.display().to_string(), "a saved workload", &saved));
             workload.merge(saved);
         }
@@ -85,15 +85,19 @@ fn report(file: String, format: &str, workload: &Workload) -> Report {
     Report { file, format: format.to_owned(), bytes: 1, lines, understood: lines, statements, ..Report::default() }
 }
 
-/// A workload that the proxy has saved.
-fn saved(path: &Path) -> Result<Workload> {
+/// A workload that the proxy has saved; `hint` says what to name where `path` is none.
+pub(super) fn saved(path: &Path, hint: &str) -> Result<Workload> {
     let broken = |error: &dyn std::fmt::Display| {
-        Error::input(format!("the workload could not be read: {error}"))
-            .at(path.display().to_string())
-            .hint("name a workload that pgweir saved (stats.workload); logs are named without an option")
+        Error::input(format!("the workload could not be read: {error}")).at(path.display().to_string()).hint(hint)
     };
     let text = std::fs::read(path).map_err(|error| broken(&error))?;
-    let mut workload: Workload = serde_json::from_slice(&text).map_err(|error| broken(&error))?;
+    serde_json::from_slice(&text).map_err(|error| broken(&error))
+}
+
+/// A workload to be examined: one that holds something, and whose statements know where they are from.
+fn examined(path: &Path) -> Result<Workload> {
+    let mut workload =
+        saved(path, "name a workload that pgweir saved (stats.workload); logs are named without an option")?;
     if workload.statements == 0 {
         return Err(Error::input("there is nothing to examine: the workload is empty").at(path.display().to_string()));
     }

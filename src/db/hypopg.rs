@@ -114,6 +114,12 @@ impl<'s> HypoPg<'s> {
         Ok(())
     }
 
+    /// Which of `set` the index of that name stands for.
+    fn place_of(&self, name: &String, set: &[&Definition]) -> Option<usize> {
+        let is_named = |made: &Vec<Hypothesis>| made.iter().any(|index| &index.name == name);
+        set.iter().position(|definition| self.installed.get(*definition).is_some_and(is_named))
+    }
+
     fn drop_indexes(&self, oids: &[u32]) -> Result<(), CostFailure> {
         if oids.is_empty() {
             return Ok(());
@@ -265,10 +271,7 @@ impl CostModel for HypoPg<'_> {
         let mut used = Vec::new();
         let mut existing = Vec::new();
         for name in plan.walk().into_iter().filter_map(|node| node.index.as_ref()) {
-            let ours = set.iter().position(|definition| {
-                self.installed.get(*definition).is_some_and(|made| made.iter().any(|index| &index.name == name))
-            });
-            match ours {
+            match self.place_of(name, set) {
                 Some(at) => used.push(at),
                 None => existing.push(name.clone()),
             }
@@ -283,11 +286,7 @@ impl CostModel for HypoPg<'_> {
         let mut plan = self.planned(statement).ok()?;
         let mut nodes = vec![&mut plan];
         while let Some(node) = nodes.pop() {
-            let is_named = |index: &Hypothesis| node.index.as_ref() == Some(&index.name);
-            let ours = set
-                .iter()
-                .position(|definition| self.installed.get(*definition).is_some_and(|made| made.iter().any(is_named)));
-            if let Some(at) = ours {
+            if let Some(at) = node.index.as_ref().and_then(|name| self.place_of(name, set)) {
                 node.index = Some(format!("#{at}"));
             }
             nodes.extend(&mut node.children);

@@ -81,18 +81,8 @@ impl ShardedSession {
     /// Asks a shard for a number; none where the statement gives no row.
     async fn count(&mut self, shard: usize, sql: &str) -> Result<Option<u64>, Trouble> {
         self.attach(&[shard], false).await?;
-        self.link(shard)?.query(sql.as_bytes());
-        let (mut number, mut error) = (None, None);
-        loop {
-            let Ok(frame) = self.link(shard)?.frame().await else { return Err(self.lose(shard)) };
-            match frame.tag {
-                b'Z' => return error.map_or(Ok(number), |error| Err(Trouble::Server(error))),
-                b'E' => error = Some(frame.bytes.to_vec()),
-                // One column: two bytes for their number, four for its length.
-                b'D' => number = frame.body().get(6..).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()),
-                _ => {}
-            }
-        }
+        let number = self.ask_for_one(shard, sql).await?;
+        Ok(number.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok()))
     }
 }
 

@@ -40,7 +40,7 @@ impl ShardedSession {
              WHERE p.name = E'{}'",
             literal.replace('\\', "\\\\")
         );
-        let types = self.ask_for_one(question.as_bytes()).await?.unwrap_or_default();
+        let types = self.ask_for_one(COMPUTES, &question).await?.unwrap_or_default();
         self.each(&[COMPUTES], &format!("DEALLOCATE \"{}\"", name.replace('"', "\"\""))).await?;
         let types = String::from_utf8_lossy(&types).lines().map(str::to_owned).collect();
         let unnamed = unnamed(body).ok_or_else(|| not_read("PREPARE"))?;

@@ -10,7 +10,6 @@ use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::{ShardId, Shards, TextBindings};
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind};
 use crate::sql::template::Binding;
-use crate::wire::body::Reader;
 use crate::wire::message::{self, Failure};
 
 /// An EXPLAIN in parts.
@@ -93,8 +92,9 @@ impl ShardedSession {
             self.mark(shard, planned.care);
             let text = question.as_ref().map_or_else(|| sql.to_owned(), |question| question(ShardId(shard)));
             lines.push(format!("shard {}:", self.shared.shard_name(shard)));
-            let plan = self.lines_of(shard, &format!("{}{text}", explain.command)).await?;
-            lines.extend(plan.into_iter().map(|line| format!("  {line}")));
+            let plan = self.ask(shard, &format!("{}{text}", explain.command)).await?;
+            let line = |text: Vec<u8>| format!("  {}", String::from_utf8_lossy(&text));
+            lines.extend(plan.into_iter().flatten().flatten().map(line));
         }
         Ok(())
     }
@@ -130,25 +130,6 @@ impl ShardedSession {
             // A simple query has no parameters.
             text.replace("$1::pg_catalog.timestamptz", &format!("'{time}'::pg_catalog.timestamptz"))
         }))
-    }
-
-    /// The rows of a query to a shard, of one column of text.
-    async fn lines_of(&mut self, shard: usize, sql: &str) -> Result<Vec<String>, Trouble> {
-        self.link(shard)?.query(sql.as_bytes());
-        let (mut lines, mut error) = (Vec::new(), None);
-        loop {
-            let Ok(frame) = self.link(shard)?.frame().await else { return Err(self.lose(shard)) };
-            match frame.tag {
-                b'D' => {
-                    let mut reader = Reader::new(frame.body());
-                    let line = reader.u16().and_then(|_| crate::exec::collect::value(&mut reader)).unwrap_or_default();
-                    lines.push(String::from_utf8_lossy(line.unwrap_or_default()).into_owned());
-                }
-                b'E' => error = error.or_else(|| Some(frame.bytes.to_vec())),
-                b'Z' => return error.map_or(Ok(lines), |error| Err(Trouble::Server(error))),
-                _ => {}
-            }
-        }
     }
 
     fn answer_lines(&mut self, lines: &[String]) {

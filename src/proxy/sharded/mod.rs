@@ -23,6 +23,7 @@
 //! (LISTEN, temporary tables, advisory locks), another `search_path`.
 
 mod apart;
+mod ask;
 mod atomic;
 mod batch;
 mod collect;

@@ -125,22 +125,10 @@ impl ShardedSession {
     async fn type_names(&mut self, types: &[(u32, u32)]) -> Result<Vec<String>, Trouble> {
         let one = |(oid, modifier): &(u32, u32)| format!("pg_catalog.format_type({oid}, {})", modifier.cast_signed());
         let list: Vec<String> = types.iter().map(one).collect();
-        self.link(COMPUTES)?.query(format!("SELECT {}", list.join(", ")).as_bytes());
-        let (mut names, mut error) = (Vec::new(), None);
-        loop {
-            let Ok(frame) = self.link(COMPUTES)?.frame().await else { return Err(self.lose(COMPUTES)) };
-            match frame.tag {
-                b'D' => names = texts(frame.body()).map_err(|_| odd())?,
-                b'E' => error = error.or_else(|| Some(frame.bytes.to_vec())),
-                b'Z' => break,
-                _ => {}
-            }
-        }
-        match error {
-            Some(error) => Err(Trouble::Server(error)),
-            None if names.len() == types.len() => Ok(names),
-            None => Err(odd().into()),
-        }
+        let rows = self.ask(COMPUTES, &format!("SELECT {}", list.join(", "))).await?;
+        let names: Option<Vec<Vec<u8>>> = rows.into_iter().next().unwrap_or_default().into_iter().collect();
+        let names = names.filter(|names| names.len() == types.len()).ok_or_else(odd)?;
+        Ok(names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
     }
 }
 
@@ -161,12 +149,6 @@ fn columns(body: &[u8]) -> Result<Vec<(u32, u32)>, Malformed> {
         Ok((oid, modifier))
     };
     (0..count).map(|_| one(&mut reader)).collect()
-}
-
-fn texts(body: &[u8]) -> Result<Vec<String>, Malformed> {
-    let mut reader = Reader::new(body);
-    let count = reader.u16()?;
-    (0..count).map(|_| Ok(String::from_utf8_lossy(value(&mut reader)?.ok_or(Malformed)?).into_owned())).collect()
 }
 
 /// Adds a row of the query to those of its key's shard.

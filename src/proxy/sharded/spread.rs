@@ -1,22 +1,20 @@
 //! Writes that several shards do, each for its own rows: one answer for all.
 
-use crate::exec::collect::{Collected, value};
+use crate::exec::collect::Collected;
 use crate::exec::concat::{Concat, Verdict};
 use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::collect::{Asked, COMPUTES, Described, Given, TEXT_ARRAY, bind, parse};
 use crate::proxy::sharded::planned::Values;
-use crate::proxy::sharded::prepare::malformed;
 use crate::proxy::sharded::selected::Select;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::{Parameter, Shards};
 use crate::sql::template::Binding;
-use crate::wire::body::Reader;
 use crate::wire::message::{self, Failure};
 
 /// The time of the transaction on the first shard, in a form that reads back whatever the session's settings are.
-const TIME: &[u8] =
-    b"SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.now()), 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
+const TIME: &str =
+    "SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.now()), 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
 /// Most bytes of rows that are held to come back in the order in which they were sent.
 const MAX_HELD_BYTES: usize = 64 << 20;
 
@@ -99,25 +97,7 @@ impl ShardedSession {
     /// The transaction's time on the computing shard, as text.
     pub(super) async fn the_time(&mut self) -> Result<Vec<u8>, Trouble> {
         let odd = || Trouble::Reply(Failure::error("08P01", "a shard did not tell the time"));
-        self.ask_for_one(TIME).await?.ok_or_else(odd)
-    }
-
-    /// The only value of a query to the computing shard, as text.
-    pub(super) async fn ask_for_one(&mut self, sql: &[u8]) -> Result<Option<Vec<u8>>, Trouble> {
-        self.link(COMPUTES)?.query(sql);
-        let (mut found, mut error) = (None, None);
-        loop {
-            let Ok(frame) = self.link(COMPUTES)?.frame().await else { return Err(self.lose(COMPUTES)) };
-            match frame.tag {
-                b'D' => {
-                    let mut reader = Reader::new(frame.body());
-                    found = reader.u16().and_then(|_| value(&mut reader)).map_err(malformed)?.map(<[u8]>::to_vec);
-                }
-                b'E' => error = error.or_else(|| Some(frame.bytes.to_vec())),
-                b'Z' => return error.map_or(Ok(found), |error| Err(Trouble::Server(error))),
-                _ => {}
-            }
-        }
+        self.ask_for_one(COMPUTES, TIME).await?.ok_or_else(odd)
     }
 
     pub(super) async fn hear_writers(
