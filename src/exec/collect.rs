@@ -65,6 +65,11 @@ impl Collected {
         if self.bytes > self.most { Err(self.too_much()) } else { Ok(()) }
     }
 
+    /// How many rows there are.
+    pub fn count(&self) -> u64 {
+        self.rows
+    }
+
     /// Whether a part has rows.
     pub fn has_rows(&self, part: usize) -> bool {
         self.parts.get(part).and_then(|columns| columns.first()).is_some_and(|column| !column.is_empty())

@@ -33,9 +33,9 @@ pub use fold::Fold;
 pub use key::{KeyType, KeyValue, Written};
 pub use merge::Merge;
 pub use placement::{Placement, ShardId};
-pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, TemplatePlan};
+pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, TemplatePlan, names_the_present};
 pub use rules::NAMES as RULE_NAMES;
-pub use spread::Spread;
+pub use spread::{Moved, Spread};
 pub use topology::{Placed, Sharded, TableUse, Topology};
 pub use views::{expand, expand_refused};
 

@@ -337,7 +337,7 @@ impl TemplatePlan {
         let from = spread.collect.occurrences.iter().fold(0, |set, one| set | self.found_on(one, bindings));
         match (targets.count_ones(), (targets | from).count_ones()) {
             (0, _) => Ok(Route::Single(ShardId(0))),
-            (_, 1) => Ok(Route::Single(ShardId(targets.trailing_zeros() as usize))),
+            (_, 1) if spread.moved.is_none() => Ok(Route::Single(ShardId(targets.trailing_zeros() as usize))),
             _ if says_now(bindings) => Err(self.other_moments()),
             _ => Ok(Route::Spread(Shards(targets), Shards(from))),
         }
@@ -430,10 +430,12 @@ impl TemplatePlan {
 fn says_now(bindings: &dyn Bindings) -> bool {
     let constants = (0..).map_while(|index| bindings.constant(index)).map(str::as_bytes);
     let parameters = (1..).map_while(|number| bindings.parameter(number)).filter_map(|parameter| parameter.value);
-    constants.chain(parameters).any(|value| {
-        let mut words = value.split(|byte| !byte.is_ascii_alphanumeric());
-        words.any(|word| {
-            [&b"now"[..], b"today", b"tomorrow", b"yesterday"].iter().any(|now| word.eq_ignore_ascii_case(now))
-        })
-    })
+    constants.chain(parameters).any(names_the_present)
+}
+
+/// Whether one of the words is in a text that PostgreSQL reads as the present where it reads a time.
+pub fn names_the_present(value: &[u8]) -> bool {
+    let mut words = value.split(|byte| !byte.is_ascii_alphanumeric());
+    words
+        .any(|word| [&b"now"[..], b"today", b"tomorrow", b"yesterday"].iter().any(|now| word.eq_ignore_ascii_case(now)))
 }

@@ -3,7 +3,7 @@
 //! The statement's text differs from shard to shard only where it must: rows of VALUES go to the shard of their key, tables that are read
 //! become subqueries over collected rows (see [`super::collect`]), and the time is one for all.
 
-use super::collect::Collect;
+use super::collect::{Collect, Shipped};
 use super::copy::KeyField;
 use super::placement::ShardId;
 use super::plan::Occurrence;
@@ -26,6 +26,74 @@ pub struct Spread {
     pub(super) returning: bool,
     /// Each row of VALUES comes back once.
     pub(super) returns_each: bool,
+    /// How rows move that get another key.
+    pub(super) moved: Option<Moved>,
+}
+
+/// How rows go to another shard. What the statement returns has two columns more then: where the row lies, and its key.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// The table, with its schema, in quotes.
+    pub(super) table: String,
+    /// Its columns that are stored.
+    pub(super) columns: Vec<Shipped>,
+    /// The key among them.
+    pub(super) key: KeyField,
+    /// The client's own rows come back too.
+    pub(super) returning: bool,
+}
+
+impl Moved {
+    /// The key among the fields of a row.
+    pub fn key(&self) -> &KeyField {
+        &self.key
+    }
+
+    /// The client asked for rows.
+    pub fn is_returning(&self) -> bool {
+        self.returning
+    }
+
+    /// Asks what would notice that rows are taken out and stored elsewhere; NULL for nothing.
+    pub fn hindrance(&self) -> String {
+        format!(
+            "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) \
+             THEN 'it has triggers' WHEN c.relrowsecurity THEN 'it has row security' \
+             WHEN EXISTS (SELECT FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid) THEN 'it has rules' \
+             WHEN EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhparent, i.inhrelid)) THEN 'others inherit from it, or it does' \
+             WHEN EXISTS (SELECT FROM pg_catalog.pg_constraint AS f WHERE f.confrelid = c.oid AND f.contype = 'f' \
+             AND (f.confupdtype NOT IN ('a', 'r') OR f.condeferrable)) THEN 'a foreign key follows its rows' END \
+             FROM pg_catalog.pg_class AS c WHERE c.oid = E'{}'::pg_catalog.regclass",
+            self.table.replace('\\', "\\\\").replace('\'', "''")
+        )
+    }
+
+    /// Takes out the rows at these places, as text.
+    pub fn take(&self, places: &[String]) -> String {
+        let columns: Vec<String> =
+            self.columns.iter().map(|column| format!("{}::pg_catalog.text", column.name)).collect();
+        let places: Vec<String> = places.iter().map(|place| format!("\"{place}\"")).collect();
+        let (table, places, columns) = (&self.table, places.join(","), columns.join(", "));
+        format!("DELETE FROM ONLY {table} WHERE ctid = ANY ('{{{places}}}'::pg_catalog.tid[]) RETURNING {columns}")
+    }
+
+    /// Stores rows that come as arrays of text, one for each column.
+    pub fn put(&self) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let values: Vec<String> =
+            self.columns.iter().enumerate().map(|(at, column)| format!("c{at}::{}", column.type_name)).collect();
+        let arrays: Vec<String> =
+            (1..=names.len()).map(|number| format!("pg_catalog.unnest(${number}::pg_catalog.text[])")).collect();
+        let own: Vec<String> = (0..names.len()).map(|at| format!("c{at}")).collect();
+        format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM ROWS FROM ({}) AS moved({})",
+            self.table,
+            names.join(", "),
+            values.join(", "),
+            arrays.join(", "),
+            own.join(", ")
+        )
+    }
 }
 
 /// The query of INSERT .. SELECT, whose rows are known when it has run.
@@ -70,6 +138,7 @@ impl Spread {
     /// The rule that decides when it runs on several shards.
     pub(super) fn rule(&self) -> &'static str {
         match (&self.query, self.rows.is_empty()) {
+            _ if self.moved.is_some() => "key-update",
             (Some(_), _) => "spread-select",
             (None, false) => "spread-rows",
             (None, true) => "spread-write",
@@ -84,6 +153,11 @@ impl Spread {
     /// The key's field among the rows that INSERT .. SELECT stores.
     pub fn key_of_query(&self) -> Option<&KeyField> {
         self.query.as_ref().map(|query| &query.key)
+    }
+
+    /// How rows move that get another key, where they do.
+    pub fn moved(&self) -> Option<&Moved> {
+        self.moved.as_ref()
     }
 
     /// The query of INSERT .. SELECT, over collected rows as [`Collect::answer`] has them.
@@ -162,6 +236,7 @@ impl Spread {
         if self.asks_the_time() {
             leaves.push("one time for all shards".to_owned());
         }
+        leaves.extend(self.moved.as_ref().map(|_| "rows move to the shard of their new key".to_owned()));
         leaves
     }
 
@@ -220,6 +295,7 @@ mod tests {
             ],
             returning: true,
             returns_each: true,
+            moved: None,
         };
         let time = "$3::pg_catalog.timestamptz";
         assert_eq!(

@@ -60,13 +60,15 @@ impl<'a> Words<'a> {
     }
 
     pub fn has(&self, wanted: &str) -> bool {
-        (0..self.tokens.len()).any(|at| {
-            self.kind(at) == Some(TokenKind::Ident)
-                && self
-                    .tokens
-                    .get(at)
-                    .is_some_and(|token| token.bytes(self.sql).eq_ignore_ascii_case(wanted.as_bytes()))
-        })
+        self.count(wanted) > 0
+    }
+
+    /// How often a word stands there, not in quotes.
+    pub fn count(&self, wanted: &str) -> usize {
+        let is = |token: &&Token| {
+            token.kind == TokenKind::Ident && token.bytes(self.sql).eq_ignore_ascii_case(wanted.as_bytes())
+        };
+        self.tokens.iter().filter(is).count()
     }
 
     /// Whether `.*` stands somewhere: in an argument it is a whole row.

@@ -2,12 +2,14 @@
 //!
 //! A server checks PREPARE and tells its parameters' types; nothing of it stays there. Each value becomes a constant of
 //! its parameter's type, so that the router sees keys. Where that would be read otherwise than PostgreSQL reads a value of EXECUTE
-//! (an expression, or a constant of another kind of type), it is refused.
+//! (an expression, or a constant of another kind of type), it is refused. So is what PostgreSQL reads once, at PREPARE, and
+//! would here be read anew at each EXECUTE: `'now'`, and constants under settings by which times are read otherwise.
 
 use std::sync::Arc;
 
 use crate::proxy::sharded::collect::COMPUTES;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::route::names_the_present;
 use crate::sql::catalog::Catalog;
 use crate::sql::facts::{Operand, Projection, Span, facts};
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind, decode_identifier};
@@ -24,13 +26,27 @@ pub(super) struct Prepared {
     types: Vec<String>,
     /// Where columns end that are nothing but a parameter: a constant would get its type's name.
     unnamed: Vec<usize>,
+    /// What [`READS_TIMES`] were, where the text has constants that may depend on them.
+    read_under: Option<Vec<String>>,
 }
+
+/// Settings by which the text of times is read.
+const READS_TIMES: [&str; 3] = ["DateStyle", "IntervalStyle", "TimeZone"];
 
 impl ShardedSession {
     /// PREPARE: notes the statement once a server has found it right.
     pub(super) async fn prepare_statement(&mut self, sql: &str) -> Result<(), Trouble> {
         let (name, body) = prepared(sql).ok_or_else(|| not_read("PREPARE"))?;
         self.check_name(name.as_bytes())?;
+        let constants = constants(body);
+        if constants.iter().any(|constant| names_the_present(constant)) {
+            return Err(Failure::error(
+                "0A000",
+                "refused: PREPARE of a constant that may mean the present, such as 'now'",
+            )
+            .hint("Write now() or current_date, or give the time as a parameter.")
+            .into());
+        }
         self.attach(&[COMPUTES], false).await?;
         self.each(&[COMPUTES], sql).await?;
         let literal = name.replace('\'', "''");
@@ -44,9 +60,14 @@ impl ShardedSession {
         self.each(&[COMPUTES], &format!("DEALLOCATE \"{}\"", name.replace('"', "\"\""))).await?;
         let types = String::from_utf8_lossy(&types).lines().map(str::to_owned).collect();
         let unnamed = unnamed(body).ok_or_else(|| not_read("PREPARE"))?;
-        self.names.prepared.insert(name, Arc::new(Prepared { sql: body.into(), types, unnamed }));
+        let read_under = (!constants.is_empty()).then(|| self.how_times_are_read());
+        self.names.prepared.insert(name, Arc::new(Prepared { sql: body.into(), types, unnamed, read_under }));
         message::command_complete(&mut self.to_client, b"PREPARE");
         Ok(())
+    }
+
+    fn how_times_are_read(&self) -> Vec<String> {
+        READS_TIMES.iter().map(|name| self.reported(name).unwrap_or_default().to_owned()).collect()
     }
 
     /// The statement that EXECUTE runs, with its values.
@@ -64,6 +85,10 @@ impl ShardedSession {
             let detail = format!("Expected {} parameters but got {}.", prepared.types.len(), values.len());
             return Err(Failure::error("42601", what).detail(detail));
         }
+        if prepared.read_under.as_ref().is_some_and(|before| *before != self.how_times_are_read()) {
+            let what = format!("refused: \"{name}\" was prepared under another {}", READS_TIMES.join(", or "));
+            return Err(Failure::error("0A000", what).hint("PREPARE it again."));
+        }
         let values: Option<Vec<String>> =
             values.iter().zip(&prepared.types).map(|(value, kind)| constant(value, kind)).collect();
         let values = values.ok_or_else(|| {
@@ -72,6 +97,12 @@ impl ShardedSession {
         })?;
         Ok(with_values(prepared, &values))
     }
+}
+
+/// The string constants of a statement.
+fn constants(sql: &str) -> Vec<&[u8]> {
+    let of = |token: Token| matches!(token.kind, TokenKind::String(_)).then(|| token.bytes(sql.as_bytes()));
+    tokens(sql).into_iter().filter_map(of).collect()
 }
 
 /// Whether a statement is PREPARE, not of a transaction.
@@ -213,7 +244,7 @@ mod tests {
         let (name, body) = prepared(sql).unwrap();
         assert_eq!((name.as_str(), body), ("P 1", "select $1, '$2', $2 -- $1\n"));
         let unnamed = unnamed(body).unwrap();
-        let prepared = Prepared { sql: body.into(), types: Vec::new(), unnamed };
+        let prepared = Prepared { sql: body.into(), types: Vec::new(), unnamed, read_under: None };
         assert_eq!(
             with_values(&prepared, &["'1'::int".into(), "NULL::numeric".into()]),
             "select ('1'::int) AS \"?column?\", '$2', (NULL::numeric) AS \"?column?\" -- $1\n"

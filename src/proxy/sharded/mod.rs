@@ -36,6 +36,7 @@ mod extended;
 mod guarded;
 mod link;
 mod merge;
+mod moved;
 mod names;
 mod planned;
 mod post;

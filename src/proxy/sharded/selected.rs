@@ -19,8 +19,8 @@ pub(super) struct Select<'a> {
 }
 
 /// What the query gave: rows by shard, and the columns' types by number and modifier.
-struct Selected {
-    rows: Collected,
+pub(super) struct Selected {
+    pub rows: Collected,
     types: Vec<(u32, u32)>,
 }
 
@@ -52,7 +52,7 @@ impl ShardedSession {
         link.queue().append(&mut out);
         link.sync();
         link.query(settings_question().as_bytes());
-        let selected = self.selected(shards.len(), select.key).await?;
+        let selected = self.selected(COMPUTES, shards.len(), select.key).await?;
         let types = self.type_names(&selected.types).await?;
         let has_rows: Vec<bool> = (0..shards.len()).map(|part| selected.rows.has_rows(part)).collect();
         // Where there is nothing to store, one shard says so.
@@ -80,19 +80,19 @@ impl ShardedSession {
             link.sync();
         }
         let writing: Vec<usize> = writing.into_iter().map(|(shard, _)| shard).collect();
-        self.hear_writers(&writing, asked, None).await
+        self.hear_writers(&writing, asked, None, None).await
     }
 
-    /// Takes the query's rows, and after them what the session's settings are.
-    async fn selected(&mut self, shards: usize, key: &KeyField) -> Result<Selected, Trouble> {
+    /// Takes the rows of a shard's query for each of `shards`, and after them what the session's settings are.
+    pub(super) async fn selected(&mut self, shard: usize, shards: usize, key: &KeyField) -> Result<Selected, Trouble> {
         let mut types = Vec::new();
         let mut rows: Option<Collected> = None;
         let (mut trouble, mut ready) = (None, 0);
         while ready < 2 {
             let Ok(frame) =
-                self.links.get_mut(COMPUTES).and_then(Option::as_mut).ok_or(Trouble::Lost(COMPUTES))?.frame().await
+                self.links.get_mut(shard).and_then(Option::as_mut).ok_or(Trouble::Lost(shard))?.frame().await
             else {
-                return Err(self.lose(COMPUTES));
+                return Err(self.lose(shard));
             };
             match frame.tag {
                 b'Z' => ready += 1,

@@ -61,7 +61,7 @@ impl ShardedSession {
     }
 
     /// A parameter as the client was told.
-    fn reported(&self, name: &str) -> Option<&str> {
+    pub(super) fn reported(&self, name: &str) -> Option<&str> {
         self.told.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str())
     }
 

@@ -5,6 +5,7 @@ use crate::exec::concat::{Concat, Verdict};
 use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
 use crate::proxy::sharded::collect::{Asked, COMPUTES, Described, Given, TEXT_ARRAY, bind, parse};
+use crate::proxy::sharded::moved::Moving;
 use crate::proxy::sharded::planned::Values;
 use crate::proxy::sharded::selected::Select;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
@@ -26,6 +27,13 @@ pub(super) struct Held {
     bytes: usize,
 }
 
+/// What has been heard of the shards so far.
+struct Heard<'a> {
+    concat: Concat,
+    held: Option<Held>,
+    moving: Option<Moving<'a>>,
+}
+
 impl ShardedSession {
     /// Has each target write its own rows.
     pub(super) async fn by_spreading(
@@ -37,12 +45,12 @@ impl ShardedSession {
     ) -> Result<(), Trouble> {
         let targets: Vec<usize> = targets.iter().collect();
         let Some(&first) = targets.first() else { return Err(Trouble::Lost(COMPUTES)) };
-        if targets.len() > 1 && self.transaction.status() == Status::Idle {
-            self.begin_implicit();
-        }
         let plan = self.plan_of(asked.sql)?;
         let changed = || Failure::error("XX000", "the plan of this statement has changed meanwhile");
         let spread = plan.spread().ok_or_else(changed)?;
+        if (targets.len() > 1 || spread.moved().is_some()) && self.transaction.status() == Status::Idle {
+            self.begin_implicit();
+        }
         let from: Vec<usize> = if spread.collect.widths().is_empty() { Vec::new() } else { from.iter().collect() };
         let mut reading = from.clone();
         reading.extend((spread.asks_the_time() || spread.key_of_query().is_some()).then_some(COMPUTES));
@@ -78,11 +86,13 @@ impl ShardedSession {
         let own: Vec<Vec<bool>> =
             targets.iter().map(|shard| plan.own_rows(crate::route::ShardId(*shard), &values)).collect();
         check_rows(&own)?;
+        let own_formats = given.as_ref().map_or(&[0, 0][..], |given| given.result_formats);
+        let formats = if spread.moved().is_some() { with_text(own_formats) } else { own_formats.to_vec() };
         for (&shard, rows) in targets.iter().zip(&own) {
             let text = spread.text(asked.sql, described.parameters.len() + 1, rows);
             let mut out = Vec::new();
             parse(&mut out, text, &described, &more)?;
-            bind(&mut out, given.as_ref(), &more, given.as_ref().map_or(&[0, 0][..], |given| given.result_formats));
+            bind(&mut out, given.as_ref(), &more, &formats);
             message::named(&mut out, b'D', b'P', b"");
             message::execute(&mut out, b"");
             let link = self.link(shard)?;
@@ -91,7 +101,8 @@ impl ShardedSession {
         }
         drop(more);
         let held = spread.returns_in_order().then(|| Held { rows: vec![Vec::new(); own.len()], own, bytes: 0 });
-        self.hear_writers(&targets, asked, held).await
+        let moving = spread.moved().map(|moved| Moving::new(moved, care, self.shared.max_collected()));
+        self.hear_writers(&targets, asked, held, moving).await
     }
 
     /// The transaction's time on the computing shard, as text.
@@ -104,17 +115,18 @@ impl ShardedSession {
         &mut self,
         shards: &[usize],
         asked: &Asked<'_>,
-        mut held: Option<Held>,
+        held: Option<Held>,
+        moving: Option<Moving<'_>>,
     ) -> Result<(), Trouble> {
         self.start(shards).await;
-        let (mut concat, mut trouble) = (Concat::new(None, asked.described), None);
-        concat.limit_to(asked.most);
+        let mut heard = Heard { concat: Concat::new(None, asked.described), held, moving };
+        let mut trouble = None;
+        heard.concat.limit_to(asked.most);
         for (at, &shard) in shards.iter().enumerate() {
             if at > 0 {
-                concat.next();
+                heard.concat.next();
             }
-            let heard = self.hear_writer((at, shard), asked, &mut concat, &mut held, trouble.is_some()).await;
-            match heard {
+            match self.hear_writer((at, shard), asked, &mut heard, trouble.is_some()).await {
                 Ok(()) => {}
                 Err(Trouble::Gone) => return Err(Trouble::Gone),
                 Err(other) => trouble = trouble.or(Some(other)),
@@ -122,6 +134,10 @@ impl ShardedSession {
         }
         if let Some(trouble) = trouble {
             return Err(trouble);
+        }
+        let Heard { concat, held, moving } = heard;
+        if let Some(moving) = moving {
+            self.move_rows(moving).await?;
         }
         let mut left = if asked.most == 0 { usize::MAX } else { asked.most as usize };
         for row in held.into_iter().flat_map(Held::in_order) {
@@ -138,11 +154,10 @@ impl ShardedSession {
         &mut self,
         (at, shard): (usize, usize),
         asked: &Asked<'_>,
-        concat: &mut Concat,
-        held: &mut Option<Held>,
+        heard: &mut Heard<'_>,
         in_vain: bool,
     ) -> Result<(), Trouble> {
-        let mut trouble = None;
+        let (mut trouble, mut own) = (None, Vec::new());
         loop {
             if !self.link(shard)?.has_frame() {
                 self.send_if_full().await?;
@@ -151,23 +166,42 @@ impl ShardedSession {
                 return Err(Trouble::Lost(shard));
             };
             let Ok(frame) = link.frame().await else { return Err(self.lose(shard)) };
-            let is_answer = asked.values.is_some() || !matches!(frame.tag, b'1' | b'2' | b'n');
-            match frame.tag {
+            let (mut tag, mut bytes) = (frame.tag, frame.bytes);
+            if let Some(moving) = heard.moving.as_mut().filter(|_| trouble.is_none() && matches!(tag, b'T' | b'D')) {
+                match moving.take(shard, bytes) {
+                    Ok(instead) => own = instead,
+                    Err(failure) => trouble = Some(Trouble::Reply(failure)),
+                }
+                let Some(first) = own.first() else { continue };
+                (tag, bytes) = (*first, &own);
+            }
+            let is_answer = asked.values.is_some() || !matches!(tag, b'1' | b'2' | b'n');
+            match tag {
                 b'Z' => return trouble.map_or(Ok(()), Err),
-                b'E' if trouble.is_none() => trouble = Some(Trouble::Server(frame.bytes.to_vec())),
+                b'E' if trouble.is_none() => trouble = Some(Trouble::Server(bytes.to_vec())),
                 // The statement is prepared for the proxy's own use.
                 b'1' => {}
                 b'n' if !asked.described => {}
                 _ if trouble.is_some() || in_vain => {}
-                _ if concat.take(frame.bytes) != Verdict::Forward || !is_answer => {}
-                b'D' if held.is_some() => {
-                    let taken = held.as_mut().map_or(Ok(()), |held| held.take(at, frame.bytes));
+                _ if heard.concat.take(bytes) != Verdict::Forward || !is_answer => {}
+                b'D' if heard.held.is_some() => {
+                    let taken = heard.held.as_mut().map_or(Ok(()), |held| held.take(at, bytes));
                     trouble = taken.err().map(Trouble::Reply);
                 }
-                _ => self.to_client.extend_from_slice(frame.bytes),
+                _ => self.to_client.extend_from_slice(bytes),
             }
         }
     }
+}
+
+/// Formats of the client's columns, followed by two of text: where one format or none is for all, it is for these too, as text is the same in both.
+fn with_text(formats: &[u8]) -> Vec<u8> {
+    let count = formats.first_chunk().map_or(0, |count| u16::from_be_bytes(*count));
+    if count < 2 {
+        return formats.to_vec();
+    }
+    let each = formats.get(2..).unwrap_or_default();
+    [&count.saturating_add(2).to_be_bytes()[..], each, &[0; 4]].concat()
 }
 
 /// A row that no shard takes for its own, or two, would be lost, or doubled.

@@ -91,7 +91,7 @@ fn key_field(
 }
 
 /// GENERATED ALWAYS AS (..) STORED, which COPY leaves out; identity columns it takes.
-fn is_computed(column: &crate::sql::catalog::Column) -> bool {
+pub(super) fn is_computed(column: &crate::sql::catalog::Column) -> bool {
     column.generated && column.default.is_some()
 }
 

@@ -5,24 +5,6 @@ use crate::route::infer::{Key, Knowledge, is_placed, near_miss};
 use crate::route::plan::{Action, Occurrence, Pin, TemplatePlan};
 use crate::sql::facts::{Relation, RelationId};
 
-/// An UPDATE of the key would leave the row on the shard of its old value.
-pub(super) fn key_update(context: &Context<'_>) -> Option<TemplatePlan> {
-    let (id, _, used) = context.target()?;
-    let Use::Sharded(sharded) = used else { return None };
-    let assigned = context
-        .facts
-        .assignments
-        .iter()
-        .map(|(column, _)| column)
-        .find(|column| column.name == sharded.key && column.relation.is_none_or(|relation| relation == id))?;
-    Some(context.refuse(
-        "key-update",
-        Some(assigned.span),
-        format!("it changes the sharding key {}.{}, whose row would have to move", sharded.name, sharded.key),
-        "DELETE the row and INSERT it with the new key, in one transaction",
-    ))
-}
-
 /// Every occurrence of a table that lies on shards has its rows that matter on the same one shard: then that shard, which
 /// has all reference tables too, computes what one database with all rows would.
 ///

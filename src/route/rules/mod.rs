@@ -15,6 +15,7 @@ mod functions;
 mod insert;
 mod key;
 mod moments;
+mod moved;
 mod reference;
 pub(super) mod scatter;
 mod spread;
@@ -42,7 +43,7 @@ const RULES: &[Rule] = &[
     any::catalog,
     any::mixed_catalog,
     any::no_table,
-    key::key_update,
+    moved::key_update,
     copy::copy,
     cursor::declare,
     spread::insert,

@@ -29,8 +29,21 @@ const BY_ROW: &[&str] = &["random", "gen_random_uuid", "clock_timestamp", "timeo
 /// (LIMIT, DISTINCT ON, windows, aggregates that keep an order) or be volatile. Volatile functions of the row itself may differ from row to row anyway.
 pub(super) fn spread(context: &Context<'_>) -> Option<TemplatePlan> {
     let is_write = matches!(context.facts.kind, StatementKind::Update | StatementKind::Delete);
-    let (target, relation, used) = context.target()?;
+    let (_, relation, used) = context.target()?;
     if !is_write || !is_placed(used) || !is_usable(context, relation) {
+        return None;
+    }
+    let Some(spread) = split(context) else { return unsettled(context) };
+    let pinned =
+        spread.collect.occurrences.iter().chain([&spread.target]).all(|occurrence| !occurrence.pins.is_empty());
+    let rule = if pinned { "key-equality" } else { "spread-write" };
+    Some(context.plan(rule, Action::Spread(Box::new(spread))))
+}
+
+/// How UPDATE or DELETE is split over shards; `None` where what it reads could be another on each.
+pub(super) fn split(context: &Context<'_>) -> Option<Spread> {
+    let (target, relation, used) = context.target()?;
+    if !is_usable(context, relation) {
         return None;
     }
     let words = Words::of(context.around.sql);
@@ -39,23 +52,19 @@ pub(super) fn spread(context: &Context<'_>) -> Option<TemplatePlan> {
         parts.push(part(context, &words, &[], id, relation, used)?);
         occurrences.push(occurrence(context, id, relation, used)?);
     }
-    let settled = !words.has("default") && are_subqueries_settled(context);
-    let Some(edits) = timed(context, &words).filter(|_| settled) else { return unsettled(context) };
+    let mut edits = timed(context, &words).filter(|_| are_subqueries_settled(context))?;
+    edits.extend(assigned_defaults(context, &words, relation)?);
     let target = occurrence(context, target, relation, used)?;
-    let pinned = occurrences.iter().chain([&target]).all(|occurrence| !occurrence.pins.is_empty());
-    let rule = if pinned { "key-equality" } else { "spread-write" };
-    Some(context.plan(
-        rule,
-        Action::Spread(Box::new(Spread {
-            collect: Collect { occurrences, parts, ..Collect::default() },
-            target,
-            rows: Vec::new(),
-            query: None,
-            edits,
-            returning: context.facts.returning,
-            returns_each: false,
-        })),
-    ))
+    Some(Spread {
+        collect: Collect { occurrences, parts, ..Collect::default() },
+        target,
+        rows: Vec::new(),
+        query: None,
+        edits,
+        returning: context.facts.returning,
+        returns_each: false,
+        moved: None,
+    })
 }
 
 /// What two shards could see differently is for one shard, or for none.
@@ -96,6 +105,7 @@ pub(super) fn insert(context: &Context<'_>) -> Option<TemplatePlan> {
             edits,
             returning: context.facts.returning,
             returns_each: facts.on_conflict.is_none(),
+            moved: None,
         })),
     ))
 }
@@ -142,6 +152,7 @@ pub(super) fn insert_select(context: &Context<'_>) -> Option<TemplatePlan> {
             edits: Vec::new(),
             returning: context.facts.returning,
             returns_each: false,
+            moved: None,
         })),
     ))
 }
@@ -284,6 +295,25 @@ pub(super) fn default_of(column: &Column) -> Default {
         return Default::Settled;
     }
     Default::Unsettled
+}
+
+/// `SET column = DEFAULT`, where the default is the time; `None` when a default may be another one on another shard.
+fn assigned_defaults(context: &Context<'_>, words: &Words<'_>, target: &Relation) -> Option<Vec<Edit>> {
+    let (table, mut edits, mut seen) = (table_of(context, target)?, Vec::new(), 0);
+    for (column, value) in &context.facts.assignments {
+        let span = value.span();
+        if !span.of(context.around.sql).eq_ignore_ascii_case("default") {
+            continue;
+        }
+        seen += 1;
+        let column = table.column(&column.name)?;
+        match default_of(column) {
+            Default::Moment(cast) if !column.generated => edits.push(Edit { span, pieces: vec![Piece::Time(cast)] }),
+            Default::Unsettled if !column.generated => return None,
+            _ => {}
+        }
+    }
+    (words.count("default") == seen).then_some(edits)
 }
 
 /// What is added for columns that are left out and whose default is the time; `None` when a default may be another one on another shard.

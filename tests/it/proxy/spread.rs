@@ -121,6 +121,8 @@ fn one_time_holds_on_all_shards() {
             format!("C:UPDATE_{} Z:I", expected.split(',').nth(2).unwrap())
         );
         assert_eq!(raw.value("select count(distinct at) from moods"), "1");
+        raw.query("update moods set at = default, day = default, n = default");
+        assert_eq!(raw.value("select count(distinct at) + count(distinct day) + count(n) from moods"), "2");
         raw.query("delete from moods");
     }
     for refused in [
@@ -129,14 +131,71 @@ fn one_time_holds_on_all_shards() {
         "update moods set n = (select count(*) from (select string_agg(code, ',' order by code) from countries) x)",
         "update moods set n = (select n from moods limit 1)",
         "update moods set n = (select count(*) from (select random() from moods) x)",
-        "update moods set at = default",
         "delete from moods where id in (select id from moods order by n limit 2)",
-        "update moods set id = 5 where n = 1",
+        "update moods set id = id + 1",
+        "update moods set id = null where n = 1",
+        "insert into moods (id) values (1) on conflict (id) do update set id = 7",
         "delete from moods where at < 'now'",
     ] {
         raw.send(&query(refused));
         let heard = raw.until_ready(1);
         assert!(is_refused(&heard), "{refused}: {}", shown(&heard));
+    }
+}
+
+/// Rows that get another key are on its shard afterwards, and on no other; or nothing has changed.
+#[test]
+fn rows_move_with_their_key() {
+    let both = Both::new(3);
+    let mut raw = both.several();
+    let where_it_is = |id: &str| {
+        let count = format!("select count(*) from customers where id = {id}");
+        ["s0", "s1", "s2"].map(|shard| both.cluster.query(shard, &count).unwrap()[0][0].clone().unwrap()).join("")
+    };
+    let mut moved = 0;
+    for id in 6001..6011 {
+        let before = raw.value(&format!("select count(*) from customers where id = {}", id - 1));
+        let (old, new) = if before == "0" { ("6".to_owned(), id) } else { ((id - 1).to_string(), id) };
+        let sql = "update customers set id = $1 where id = $2 returning name, id";
+        let heard = raw.talk(&[parse("", sql), bind("", &[&new.to_string(), &old]), execute(), sync()], 1);
+        assert!(heard.starts_with("1 2 D:") && heard.ends_with(&format!(",{new} C:UPDATE_1 Z:I")), "{heard}");
+        let (gone, there) = (where_it_is(&old), where_it_is(&new.to_string()));
+        assert_eq!((gone.as_str(), there.matches('1').count()), ("000", 1), "{id}");
+        assert_eq!(raw.value(&format!("select count(*) from customers where id = {new}")), "1");
+        moved += usize::from(there != "100");
+    }
+    assert!(moved > 0);
+
+    let everywhere = |sql: &str| {
+        for shard in ["s0", "s1", "s2"] {
+            both.cluster.query(shard, sql).unwrap();
+        }
+    };
+    // What would notice the move: each on all shards, then taken away.
+    for (made, undone) in [
+        (
+            "create function f() returns trigger language plpgsql as 'begin return new; end'; \
+             create trigger t before update on customers for each row execute function f()",
+            "drop trigger t on customers; drop function f()",
+        ),
+        ("create rule r as on delete to customers do also notify gone", "drop rule r on customers"),
+        ("create table follows (id bigint references customers on update cascade)", "drop table follows"),
+        ("alter table customers enable row level security", "alter table customers disable row level security"),
+    ] {
+        everywhere(made);
+        let before = contents(&mut raw);
+        let mut refused = 0;
+        for id in 7001..7006 {
+            let heard = raw.query(&format!("update customers set id = {id} where id = 6010"));
+            refused += usize::from(heard == "E:0A000 Z:I");
+            if heard == "C:UPDATE_1 Z:I" {
+                // It was at home already, or the catalog is older than what hinders.
+                assert_eq!(raw.query(&format!("update customers set id = 6010 where id = {id}")), "C:UPDATE_1 Z:I");
+            }
+        }
+        assert!(refused > 0, "{made}");
+        assert_eq!(contents(&mut raw), before, "{made}");
+        everywhere(undone);
     }
 }
 
@@ -147,11 +206,21 @@ fn a_second_writer_must_be_allowed() {
         both.cluster.query(shard, "create table customers (id bigint primary key, name text)").unwrap();
     }
     let mut raw = both.several();
+    assert_eq!(raw.query("insert into customers values (1, 'one')"), "C:INSERT_0_1 Z:I");
     for sql in
         ["update customers set name = 'x'", "insert into customers (id) values (901), (902), (903), (904), (905)"]
     {
         assert_eq!(raw.query(sql), "E:0A000 Z:I", "{sql}");
     }
+    // A row moves within its shard only.
+    let moves: Vec<String> =
+        (2..12).map(|id| raw.query(&format!("update customers set id = {id} where name = 'one'"))).collect();
+    assert!(moves.iter().any(|heard| heard == "E:0A000 Z:I"), "{moves:?}");
+    assert_eq!(raw.value("select count(*) from customers"), "1");
+    let at_home: Vec<String> =
+        (2..12).map(|id| raw.query(&format!("update customers set id = {id} where id = 1"))).collect();
+    assert!(at_home.iter().any(|heard| heard == "C:UPDATE_1 Z:I"), "{at_home:?}");
+    assert_eq!(raw.value("select count(*) from customers"), "1");
     assert_eq!(raw.value("select count(*) from customers where name = 'x' or id > 900"), "0");
 }
 

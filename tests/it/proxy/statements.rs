@@ -81,6 +81,14 @@ fn what_execute_could_read_otherwise_is_refused() {
         assert!(client.query(&format!("execute p({value})")).starts_with("E:0A000"), "{value}");
     }
     assert!(client.query("execute p(5)").contains("D:5"));
+    // PostgreSQL reads such constants once, at PREPARE.
+    assert!(client.query("prepare n as select count(*) from orders where placed < 'now'").starts_with("E:0A000"));
+    assert_eq!(client.query("prepare d (int) as select '01/02/2026'::date + $1"), "C:PREPARE Z:I");
+    assert!(client.query("execute d(1)").contains("D:2026-01-03"));
+    client.query("set datestyle = 'ISO, DMY'");
+    assert!(client.query("execute d(1)").starts_with("E:0A000"));
+    client.query("set datestyle = 'ISO, MDY'");
+    assert!(client.query("execute d(1)").contains("D:2026-01-03"));
     // By messages it is another statement, of the same name space.
     assert!(client.talk(&[parse("p", "select 1"), sync()], 1).starts_with("E:42P05"));
     client.talk(&[parse("q", "select 1"), sync()], 1);
