@@ -10,7 +10,8 @@ use crate::sql::catalog::{ConstraintKind, Table};
 ///   columns mean an equal key, hence one shard.
 /// - A foreign key to a reference table holds, for each shard has all of its rows. One to a sharded table holds when it
 ///   pairs the two sharding keys and their placements agree, for the referenced row then lies on the same shard.
-/// - A sequence counts on each shard for itself: two shards give out the same numbers.
+///
+/// A sequence counts on each shard for itself; [`super::rules`] has the first one count for all.
 pub(super) fn check(topology: &Topology, sharded: &Sharded, table: &Table) -> Result<(), (String, String)> {
     let accepts = |what: PerShard| sharded.accept.contains(&what);
     let accept = |what: PerShard| format!("or set `sharding.tables.{}.accept: [{}]`", sharded.name, what.word());
@@ -48,17 +49,6 @@ pub(super) fn check(topology: &Topology, sharded: &Sharded, table: &Table) -> Re
                 }
             }
             _ => {}
-        }
-    }
-    let counted = |default: &Option<String>| default.as_ref().is_some_and(|default| default.contains("nextval"));
-    let serial = |name: &str| name.contains("serial");
-    for column in &table.columns {
-        let identity = column.generated && column.default.is_none();
-        if (identity || counted(&column.default) || serial(&column.type_name)) && !accepts(PerShard::Sequence) {
-            return Err((
-                format!("{}.{} counts on each shard for itself, so that numbers repeat", sharded.name, column.name),
-                format!("supply the value in every INSERT and drop the default, {}", accept(PerShard::Sequence)),
-            ));
         }
     }
     Ok(())

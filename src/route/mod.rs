@@ -35,7 +35,7 @@ pub use merge::Merge;
 pub use placement::{Placement, ShardId};
 pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, TemplatePlan, names_the_present};
 pub use rules::NAMES as RULE_NAMES;
-pub use spread::{Moved, Spread};
+pub use spread::{Filled, Moved, Spread};
 pub use topology::{Placed, Sharded, TableUse, Topology};
 pub use views::{expand, expand_refused};
 

@@ -322,14 +322,14 @@ impl TemplatePlan {
     /// Each shard that can have rows writes its own; one that has all there is, written or read, runs the statement as it is.
     fn bind_spread(&self, spread: &Spread, bindings: &dyn Bindings) -> Result<Route, Refusal> {
         let mut targets: ShardSet = 0;
-        for row in &spread.rows {
+        for row in spread.rows.iter().filter(|row| !row.occurrence.pins.is_empty()) {
             targets |= self.shards_of(&row.occurrence, bindings)?;
         }
         if spread.rows.is_empty() {
             targets = self.found_on(&spread.target, bindings);
         }
-        if spread.query.is_some() {
-            // Where its rows go is known when the query has run.
+        if spread.query.is_some() || spread.filled().is_some_and(|(filled, _)| filled.key().is_some()) {
+            // Where its rows go is known when the query has run, or the keys are made up.
             let every = self.found_on(&spread.target, bindings);
             let from = spread.collect.occurrences.iter().fold(1, |set, one| set | self.found_on(one, bindings));
             return Ok(Route::Spread(Shards(every), Shards(from)));
@@ -337,7 +337,9 @@ impl TemplatePlan {
         let from = spread.collect.occurrences.iter().fold(0, |set, one| set | self.found_on(one, bindings));
         match (targets.count_ones(), (targets | from).count_ones()) {
             (0, _) => Ok(Route::Single(ShardId(0))),
-            (_, 1) if spread.moved.is_none() => Ok(Route::Single(ShardId(targets.trailing_zeros() as usize))),
+            (_, 1) if spread.moved.is_none() && spread.filled.is_none() => {
+                Ok(Route::Single(ShardId(targets.trailing_zeros() as usize)))
+            }
             _ if says_now(bindings) => Err(self.other_moments()),
             _ => Ok(Route::Spread(Shards(targets), Shards(from))),
         }

@@ -28,6 +28,57 @@ pub struct Spread {
     pub(super) returns_each: bool,
     /// How rows move that get another key.
     pub(super) moved: Option<Moved>,
+    /// Columns that the first shard makes up for all rows.
+    pub(super) filled: Option<Filled>,
+}
+
+/// Columns whose values the first shard makes up: what it is asked for has one for each row of VALUES.
+#[derive(Debug, Clone)]
+pub struct Filled {
+    pub(super) columns: Vec<Filling>,
+    /// The sharding key among them, if it is.
+    pub(super) key: Option<KeyField>,
+}
+
+/// How one column is made up.
+#[derive(Debug, Clone)]
+pub(super) struct Filling {
+    /// Its default.
+    pub expression: String,
+    /// Its type as `format_type` prints it.
+    pub type_name: String,
+}
+
+impl Filling {
+    fn sql(&self) -> String {
+        format!("({})::{}", self.expression, self.type_name)
+    }
+}
+
+impl Filled {
+    /// The key among the values, if it is one of them.
+    pub fn key(&self) -> Option<&KeyField> {
+        self.key.as_ref()
+    }
+
+    /// Asks for the values of so many rows, as text.
+    pub fn question(&self, rows: usize) -> String {
+        let one = |filling: &Filling| format!("{}::pg_catalog.text", filling.sql());
+        let columns: Vec<String> = self.columns.iter().map(one).collect();
+        format!("SELECT {} FROM pg_catalog.generate_series(1, {rows})", columns.join(", "))
+    }
+
+    /// A value as a constant.
+    fn constant(&self, at: usize, value: Option<&[u8]>) -> String {
+        let kind = self.columns.get(at).map_or("pg_catalog.text", |filling| filling.type_name.as_str());
+        match value {
+            None => format!("NULL::{kind}"),
+            Some(text) => {
+                let text = String::from_utf8_lossy(text).replace('\\', "\\\\").replace('\'', "''");
+                format!("E'{text}'::{kind}")
+            }
+        }
+    }
 }
 
 /// How rows go to another shard. What the statement returns has two columns more then: where the row lies, and its key.
@@ -105,6 +156,19 @@ pub(super) struct Selected {
     pub key: KeyField,
     /// The types of the columns that its values are stored in.
     pub stored_as: Vec<String>,
+    /// Columns that are computed besides.
+    pub made: Option<Made>,
+}
+
+/// Columns that neither the query nor a shard that stores the rows makes up, but the one on which the query runs.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    /// Where the list of columns closes, and what is added to it.
+    pub list_end: u32,
+    pub list: String,
+    /// What stands in front of the rows.
+    pub overriding: &'static str,
+    pub fillings: Vec<Filling>,
 }
 
 /// One row of VALUES.
@@ -132,13 +196,49 @@ pub(super) enum Piece {
     Text(String),
     /// The time, with this cast of a `timestamp with time zone`; empty for none.
     Time(&'static str),
+    /// The n-th of the values that were made up for a row of VALUES.
+    Filled { row: usize, at: usize },
 }
 
+impl Piece {
+    /// The same for another row.
+    pub fn of_row(&self, row: usize) -> Self {
+        match self {
+            Self::Filled { at, .. } => Self::Filled { row, at: *at },
+            other => other.clone(),
+        }
+    }
+}
+
+/// Values that were made up, of each row.
+pub type Values = [Vec<Option<Vec<u8>>>];
+
 impl Spread {
+    /// INSERT of rows that are written out.
+    pub(super) fn of_rows(target: Occurrence, rows: Vec<Row>, edits: Vec<Edit>, returning: bool) -> Self {
+        Self {
+            collect: Collect::default(),
+            target,
+            rows,
+            query: None,
+            edits,
+            returning,
+            returns_each: false,
+            moved: None,
+            filled: None,
+        }
+    }
+
+    /// The columns that the first shard makes up, and for how many rows.
+    pub fn filled(&self) -> Option<(&Filled, usize)> {
+        self.filled.as_ref().map(|filled| (filled, self.rows.len()))
+    }
+
     /// The rule that decides when it runs on several shards.
     pub(super) fn rule(&self) -> &'static str {
         match (&self.query, self.rows.is_empty()) {
             _ if self.moved.is_some() => "key-update",
+            _ if self.filled.is_some() => "generated",
             (Some(_), _) => "spread-select",
             (None, false) => "spread-rows",
             (None, true) => "spread-write",
@@ -163,15 +263,22 @@ impl Spread {
     /// The query of INSERT .. SELECT, over collected rows as [`Collect::answer`] has them.
     pub fn query(&self, sql: &str, first: usize) -> String {
         let mut out = String::new();
-        if let Some(Selected { span, .. }) = &self.query {
-            write_edited(&mut out, sql, &self.collect.edits(first), span.start as usize, span.end as usize);
+        let Some(Selected { span, made, .. }) = &self.query else { return out };
+        let fillings = made.iter().flat_map(|made| &made.fillings).map(Filling::sql);
+        let more: String = fillings.map(|value| format!(", {value}")).collect();
+        if !more.is_empty() {
+            out.push_str(&format!("SELECT selected.*{more} FROM ("));
+        }
+        write_edited(&mut out, sql, &self.collect.edits(first), span.start as usize, span.end as usize);
+        if !more.is_empty() {
+            out.push_str("\n) AS selected");
         }
         out
     }
 
     /// INSERT of rows that come as arrays of text, a parameter for each column from `first` on; `types` are the columns' types as SQL has them.
     pub fn store(&self, sql: &str, first: usize, types: &[String]) -> String {
-        let Some(Selected { span, stored_as, .. }) = &self.query else { return sql.to_owned() };
+        let Some(Selected { span, stored_as, made, .. }) = &self.query else { return sql.to_owned() };
         // A constant of no type is text to a query that stands alone, and of the column's type in front of it.
         let kind = |at: usize, selected: &String| match stored_as.get(at) {
             Some(column) if selected == "text" && !is_textual(column) => column.clone(),
@@ -183,9 +290,13 @@ impl Spread {
             .map(|number| format!("pg_catalog.unnest(${number}::pg_catalog.text[])"))
             .collect();
         let names: Vec<String> = (0..types.len()).map(|at| format!("c{at}")).collect();
+        let added: Vec<(Span, String)> =
+            made.iter().map(|made| (Span { start: made.list_end, end: made.list_end }, made.list.clone())).collect();
+        let mut head = String::new();
+        write_edited(&mut head, sql, &added, 0, span.start as usize);
+        head.push_str(made.as_ref().map_or("", |made| made.overriding));
         format!(
-            "{}SELECT {} FROM ROWS FROM ({}) AS selected({}){}",
-            sql.get(..span.start as usize).unwrap_or_default(),
+            "{head}SELECT {} FROM ROWS FROM ({}) AS selected({}){}",
             columns.join(", "),
             arrays.join(", "),
             names.join(", "),
@@ -203,14 +314,18 @@ impl Spread {
         self.returning && self.returns_each
     }
 
-    /// One shard's text, given which rows of VALUES are its own. Parameters from `first` are the arrays of `collect`, then the time.
-    pub fn text(&self, sql: &str, first: usize, own: &[bool]) -> String {
+    /// One shard's text, given which rows of VALUES are its own, and what was made up for all of them. Parameters from `first` are the arrays of `collect`, then the time.
+    pub fn text(&self, sql: &str, first: usize, own: &[bool], made_up: &Values) -> String {
         let time = first + self.collect.widths().into_iter().sum::<usize>();
         let mut edits = self.collect.edits(first);
         edits.extend(self.edits.iter().map(|edit| {
             let pieces = edit.pieces.iter().map(|piece| match piece {
                 Piece::Text(text) => text.clone(),
                 Piece::Time(cast) => format!("${time}::pg_catalog.timestamptz{cast}"),
+                Piece::Filled { row, at } => {
+                    let value = made_up.get(*row).and_then(|row| row.get(*at)?.as_deref());
+                    self.filled.as_ref().map(|filled| filled.constant(*at, value)).unwrap_or_default()
+                }
             });
             (edit.span, pieces.collect())
         }));
@@ -236,6 +351,9 @@ impl Spread {
         if self.asks_the_time() {
             leaves.push("one time for all shards".to_owned());
         }
+        leaves.extend(self.filled.as_ref().map(|filled| made_up(&filled.columns)));
+        let made = self.query.as_ref().and_then(|query| query.made.as_ref());
+        leaves.extend(made.map(|made| made_up(&made.fillings)));
         leaves.extend(self.moved.as_ref().map(|_| "rows move to the shard of their new key".to_owned()));
         leaves
     }
@@ -244,6 +362,11 @@ impl Spread {
     pub(super) fn own(&self, is_on: impl Fn(&Occurrence) -> Option<ShardId>, shard: ShardId) -> Vec<bool> {
         self.rows.iter().map(|row| is_on(&row.occurrence) == Some(shard)).collect()
     }
+}
+
+fn made_up(fillings: &[Filling]) -> String {
+    let columns: Vec<&str> = fillings.iter().map(|filling| filling.expression.as_str()).collect();
+    format!("values of the first shard: {}", columns.join(", "))
 }
 
 /// Whether text is stored in such a column as it is.
@@ -280,30 +403,24 @@ mod tests {
         };
         let target = Occurrence { name: "t".to_owned(), span: span("t", 3), pins: Vec::new() };
         let rows = ["(1, now())", "(2, 'x')", "(3, now())"];
-        let spread = Spread {
-            collect: Collect::default(),
-            rows: rows.map(|text| Row { span: span(text, 0), occurrence: target.clone() }).into(),
-            target,
-            query: None,
-            edits: vec![
-                Edit { span: span("now()", 0), pieces: vec![Piece::Time("")] },
-                Edit { span: span("now()", 1), pieces: vec![Piece::Time("::pg_catalog.date")] },
-                Edit {
-                    span: Span { start: span("(3", 0).end, end: span("(3", 0).end },
-                    pieces: vec![Piece::Text(", ".to_owned()), Piece::Time("")],
-                },
-            ],
-            returning: true,
-            returns_each: true,
-            moved: None,
-        };
+        let rows = rows.map(|text| Row { span: span(text, 0), occurrence: target.clone() }).into();
+        let edits = vec![
+            Edit { span: span("now()", 0), pieces: vec![Piece::Time("")] },
+            Edit { span: span("now()", 1), pieces: vec![Piece::Time("::pg_catalog.date")] },
+            Edit {
+                span: Span { start: span("(3", 0).end, end: span("(3", 0).end },
+                pieces: vec![Piece::Text(", ".to_owned()), Piece::Time("")],
+            },
+        ];
+        let mut spread = Spread::of_rows(target, rows, edits, true);
+        spread.returns_each = true;
         let time = "$3::pg_catalog.timestamptz";
         assert_eq!(
-            spread.text(sql, 3, &[true, true, false]),
+            spread.text(sql, 3, &[true, true, false], &[]),
             format!("insert into t (a, at) values (1, {time}), (2, 'x') returning a")
         );
         assert_eq!(
-            spread.text(sql, 3, &[false, false, true]),
+            spread.text(sql, 3, &[false, false, true], &[]),
             format!("insert into t (a, at) values (3, {time}, {time}::pg_catalog.date) returning a")
         );
         assert!(spread.returns_in_order() && spread.asks_the_time() && spread.rule() == "spread-rows");

@@ -6,7 +6,7 @@ use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::wire::body::{Malformed, Reader};
 
 /// The values of a row, as text; `None` is NULL.
-pub(super) type Row = Vec<Option<Vec<u8>>>;
+pub(crate) type Row = Vec<Option<Vec<u8>>>;
 
 impl ShardedSession {
     /// The rows of a query to a shard that is [attached](Self::attach).

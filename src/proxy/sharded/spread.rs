@@ -4,12 +4,13 @@ use crate::exec::collect::Collected;
 use crate::exec::concat::{Concat, Verdict};
 use crate::exec::transaction::Status;
 use crate::proxy::care::Care;
+use crate::proxy::sharded::ask::Row;
 use crate::proxy::sharded::collect::{Asked, COMPUTES, Described, Given, TEXT_ARRAY, bind, parse};
 use crate::proxy::sharded::moved::Moving;
 use crate::proxy::sharded::planned::Values;
 use crate::proxy::sharded::selected::Select;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
-use crate::route::{Parameter, Shards};
+use crate::route::{Parameter, ShardId, Shards, Spread, Written};
 use crate::sql::template::Binding;
 use crate::wire::message::{self, Failure};
 
@@ -44,10 +45,13 @@ impl ShardedSession {
         care: Care,
     ) -> Result<(), Trouble> {
         let targets: Vec<usize> = targets.iter().collect();
-        let Some(&first) = targets.first() else { return Err(Trouble::Lost(COMPUTES)) };
         let plan = self.plan_of(asked.sql)?;
         let changed = || Failure::error("XX000", "the plan of this statement has changed meanwhile");
         let spread = plan.spread().ok_or_else(changed)?;
+        let (made_up, own) = self.made_up(spread).await?;
+        let has_rows = |at: usize| own.as_ref().is_none_or(|own| own.get(at).is_some_and(|rows| rows.contains(&true)));
+        let targets: Vec<usize> = targets.into_iter().filter(|shard| has_rows(*shard)).collect();
+        let Some(&first) = targets.first() else { return Err(changed().into()) };
         if (targets.len() > 1 || spread.moved().is_some()) && self.transaction.status() == Status::Idle {
             self.begin_implicit();
         }
@@ -83,13 +87,15 @@ impl ShardedSession {
         let parameters = parameters(given.as_ref(), &described);
         let bindings: Vec<Binding> = self.scanner.scan(asked.sql.as_bytes()).bindings.to_vec();
         let values = Values { sql: asked.sql, bindings: &bindings, parameters: &parameters };
-        let own: Vec<Vec<bool>> =
-            targets.iter().map(|shard| plan.own_rows(crate::route::ShardId(*shard), &values)).collect();
+        let own: Vec<Vec<bool>> = match own {
+            Some(own) => targets.iter().filter_map(|shard| own.get(*shard).cloned()).collect(),
+            None => targets.iter().map(|shard| plan.own_rows(ShardId(*shard), &values)).collect(),
+        };
         check_rows(&own)?;
         let own_formats = given.as_ref().map_or(&[0, 0][..], |given| given.result_formats);
         let formats = if spread.moved().is_some() { with_text(own_formats) } else { own_formats.to_vec() };
         for (&shard, rows) in targets.iter().zip(&own) {
-            let text = spread.text(asked.sql, described.parameters.len() + 1, rows);
+            let text = spread.text(asked.sql, described.parameters.len() + 1, rows, &made_up);
             let mut out = Vec::new();
             parse(&mut out, text, &described, &more)?;
             bind(&mut out, given.as_ref(), &more, &formats);
@@ -103,6 +109,33 @@ impl ShardedSession {
         let held = spread.returns_in_order().then(|| Held { rows: vec![Vec::new(); own.len()], own, bytes: 0 });
         let moving = spread.moved().map(|moved| Moving::new(moved, care, self.shared.max_collected()));
         self.hear_writers(&targets, asked, held, moving).await
+    }
+
+    /// The values that one shard makes up for the rows of VALUES; and, where these are keys, which rows are each shard's.
+    async fn made_up(&mut self, spread: &Spread) -> Result<(Vec<Row>, Option<Vec<Vec<bool>>>), Trouble> {
+        let Some((filled, rows)) = spread.filled() else { return Ok((Vec::new(), None)) };
+        self.attach(&[COMPUTES], false).await?;
+        let values = self.ask(COMPUTES, &filled.question(rows)).await?;
+        let odd = || Failure::error("08P01", "a shard did not compute the default values that it was asked for");
+        if values.len() != rows {
+            return Err(odd().into());
+        }
+        let Some(key) = filled.key() else { return Ok((values, None)) };
+        let mut own = vec![vec![false; rows]; self.every_shard().len()];
+        for (at, row) in values.iter().enumerate() {
+            let text = row.get(key.index).ok_or_else(odd)?.as_deref().and_then(|text| std::str::from_utf8(text).ok());
+            let shard = text.ok_or_else(|| "it is NULL".to_owned()).and_then(|text| key.shard_of(Written::Text(text)));
+            let shard = shard.map_err(|why| {
+                Failure::error(
+                    "0A000",
+                    format!("refused: the default of the sharding key does not say where the row belongs: {why}"),
+                )
+                .detail("Rule: generated. Nothing was stored.")
+                .hint("Give the key as a constant.")
+            })?;
+            *own.get_mut(shard.0).and_then(|rows| rows.get_mut(at)).ok_or_else(odd)? = true;
+        }
+        Ok((values, Some(own)))
     }
 
     /// The transaction's time on the computing shard, as text.

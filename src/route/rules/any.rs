@@ -3,12 +3,17 @@
 use crate::route::context::{Context, Use};
 use crate::route::functions::Steadiness;
 use crate::route::plan::{Route, TemplatePlan};
+use crate::route::rules::functions::counts;
 
 /// System catalogs and the server's own state: the first shard answers for the database, as the documentation says.
 pub(super) fn catalog(context: &Context<'_>) -> Option<TemplatePlan> {
     let reads_system = context.relations().any(|(_, _, used)| matches!(used, Use::System));
     let only_system = context.relations().all(|(_, _, used)| matches!(used, Use::System | Use::Nothing));
-    let asks_server = context.facts.functions.iter().any(|call| context.steadiness(call) == Some(Steadiness::Server));
+    let asks_server = context
+        .facts
+        .functions
+        .iter()
+        .any(|call| context.steadiness(call) == Some(Steadiness::Server) || counts(context, call));
     if !(only_system && (reads_system || asks_server)) {
         return None;
     }

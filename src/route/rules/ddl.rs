@@ -143,7 +143,8 @@ fn lists_name_key(words: &[String], sharded: &Sharded) -> bool {
 fn altered(words: &[String], sharded: &Sharded) -> Result<(), (String, String)> {
     let has = |word: &str| words.iter().any(|other| other == word);
     let names_key = has(&sharded.key.to_uppercase());
-    if has("ALTER") && names_key && (has("TYPE") || has("RENAME") || has("DROP")) {
+    let drops = words.windows(2).any(|pair| pair[0] == "DROP" && !matches!(&*pair[1], "DEFAULT" | "NOT" | "IDENTITY"));
+    if has("ALTER") && names_key && (has("TYPE") || has("RENAME") || drops) {
         let reason = format!("it may change {}.{}, the sharding key", sharded.name, sharded.key);
         return Err((reason, "leave the key as it is, or move the rows to a new table".to_owned()));
     }
@@ -151,15 +152,14 @@ fn altered(words: &[String], sharded: &Sharded) -> Result<(), (String, String)> 
         let hint = "change the configuration and rename the table on each shard".to_owned();
         return Err((format!("it may rename {}, which the configuration names", sharded.name), hint));
     }
+    let counts = has("IDENTITY") || has("NEXTVAL") || words.iter().any(|word| word.ends_with("SERIAL"));
+    let adds_column = words.windows(2).any(|pair| pair[0] == "ADD" && pair[1] != "GENERATED");
     let unique = ["UNIQUE", "PRIMARY", "EXCLUDE"].iter().any(|word| has(word));
     let promises = [
         (PerShard::Unique, unique, lists_name_key(words, sharded)),
         (PerShard::ForeignKey, has("REFERENCES"), names_key),
-        (
-            PerShard::Sequence,
-            has("IDENTITY") || has("NEXTVAL") || words.iter().any(|word| word.ends_with("SERIAL")),
-            false,
-        ),
+        // The rows that are there would be numbered by each shard.
+        (PerShard::Sequence, counts && adds_column, false),
     ];
     let only_drops = has("DROP") && !has("ADD");
     for (what, promised, kept) in promises {

@@ -12,12 +12,14 @@ mod cursor;
 mod ddl;
 mod fold;
 mod functions;
+mod generated;
 mod insert;
 mod key;
 mod moments;
 mod moved;
 mod reference;
 pub(super) mod scatter;
+mod selected;
 mod spread;
 
 use super::context::Context;
@@ -44,10 +46,11 @@ const RULES: &[Rule] = &[
     any::mixed_catalog,
     any::no_table,
     moved::key_update,
+    generated::generated,
     copy::copy,
     cursor::declare,
     spread::insert,
-    spread::insert_select,
+    selected::insert_select,
     insert::insert,
     reference::write,
     any::reference_read,
@@ -73,6 +76,7 @@ pub const NAMES: &[&str] = &[
     "mixed-catalog",
     "no-table",
     "key-update",
+    "generated",
     "insert-by-key",
     "insert-select",
     "insert-local",

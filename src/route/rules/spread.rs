@@ -2,16 +2,16 @@
 
 use crate::route::collect::{Collect, Moment, quoted};
 use crate::route::context::{Context, Use, table_name};
-use crate::route::copy::KeyField;
+
 use crate::route::functions::Steadiness;
 use crate::route::infer::is_placed;
 use crate::route::plan::{Action, Occurrence, TemplatePlan};
 use crate::route::rules::collect::{occurrence, part};
-use crate::route::rules::insert::{key_position, row_occurrences, table_of};
+use crate::route::rules::insert::{row_occurrences, table_of};
 use crate::route::rules::key::by_key;
 use crate::route::rules::moments::{default_moment, is_moment, moments};
 use crate::route::rules::scatter::OF_SESSION;
-use crate::route::spread::{Edit, Piece, Row, Selected, Spread};
+use crate::route::spread::{Edit, Piece, Row, Spread};
 use crate::route::words::Words;
 use crate::sql::catalog::{Column, Table, TableKind};
 use crate::sql::facts::{InsertFacts, Relation, ScopeId, Span, StatementKind};
@@ -64,6 +64,7 @@ pub(super) fn split(context: &Context<'_>) -> Option<Spread> {
         returning: context.facts.returning,
         returns_each: false,
         moved: None,
+        filled: None,
     })
 }
 
@@ -93,103 +94,15 @@ pub(super) fn insert(context: &Context<'_>) -> Option<TemplatePlan> {
     if !are_subqueries_settled(context) {
         return None;
     }
-    edits.extend(defaults(context, &words, relation, facts, &spans)?);
+    edits.extend(defaults(context, &words, relation, facts, &spans, &[])?);
     let rows = spans.into_iter().zip(occurrences).map(|(span, occurrence)| Row { span, occurrence }).collect();
-    Some(context.plan(
-        "insert-by-key",
-        Action::Spread(Box::new(Spread {
-            collect: Collect::default(),
-            target: Occurrence { name: table_name(relation), span: relation.span, pins: Vec::new() },
-            rows,
-            query: None,
-            edits,
-            returning: context.facts.returning,
-            returns_each: facts.on_conflict.is_none(),
-            moved: None,
-        })),
-    ))
+    let target = Occurrence { name: table_name(relation), span: relation.span, pins: Vec::new() };
+    let mut spread = Spread::of_rows(target, rows, edits, context.facts.returning);
+    spread.returns_each = facts.on_conflict.is_none();
+    Some(context.plan("insert-by-key", Action::Spread(Box::new(spread))))
 }
 
-/// INSERT .. SELECT whose rows lie anywhere: the query runs first, on one shard over collected rows, and each of its rows goes to the shard of its key,
-/// as rows of VALUES would. What else the statement says (ON CONFLICT, RETURNING) is about one row.
-pub(super) fn insert_select(context: &Context<'_>) -> Option<TemplatePlan> {
-    let facts = context.facts.insert.as_ref()?;
-    let (target, relation, used) = context.target()?;
-    let (Use::Sharded(sharded), Some(query)) = (used, facts.query) else { return None };
-    // One shard that has all of it, if that is proven, does it alone.
-    super::insert::insert(context)?.refusal()?;
-    let (table, words) = (table_of(context, relation)?, Words::of(context.around.sql));
-    let span = query_alone(&words, context.facts.scopes.get(query.0)?.span)?;
-    let inside = |other: Span| other.start >= span.start && other.end <= span.end;
-    let (mut occurrences, mut parts) = (Vec::new(), Vec::new());
-    for (id, relation, used) in context.relations().filter(|(id, _, used)| *id != target && is_placed(used)) {
-        parts.push(part(context, &words, &[], id, relation, used).filter(|part| inside(part.name))?);
-        occurrences.push(occurrence(context, id, relation, used)?);
-    }
-    let times_inside = moments(context, &words)?.iter().all(|moment| inside(moment.span));
-    let locks = context.facts.scopes.iter().any(|scope| scope.locking.is_some());
-    let with_first = words.word(0).is_some_and(|word| word == "with");
-    if !is_usable(context, relation) || !times_inside || locks || with_first || !are_defaults_settled(table, facts) {
-        return None;
-    }
-    let placed = sharded.placed.as_ref().ok()?;
-    let stored_as: Vec<String> = match &facts.columns {
-        Some(columns) => columns
-            .iter()
-            .map(|name| table.column(name).map(|column| column.type_name.clone()))
-            .collect::<Option<_>>()?,
-        None => table.columns.iter().map(|column| column.type_name.clone()).collect(),
-    };
-    let index = key_position(table, sharded, facts)?;
-    let key = KeyField { index, fields: stored_as.len(), key: placed.key, placement: placed.placement.clone() };
-    Some(context.plan(
-        "spread-select",
-        Action::Spread(Box::new(Spread {
-            collect: Collect { occurrences, parts, ..Collect::default() },
-            target: Occurrence { name: table_name(relation), span: relation.span, pins: Vec::new() },
-            rows: Vec::new(),
-            query: Some(Selected { span, key, stored_as }),
-            edits: Vec::new(),
-            returning: context.facts.returning,
-            returns_each: false,
-            moved: None,
-        })),
-    ))
-}
-
-/// The query without ON CONFLICT and RETURNING, which are the INSERT's.
-fn query_alone(words: &Words<'_>, span: Span) -> Option<Span> {
-    let (mut depth, mut end) = (0_usize, None);
-    for at in 0..words.tokens.len() {
-        let token = words.tokens.get(at)?;
-        if token.start < span.start {
-            continue;
-        }
-        let is = |at: usize, wanted: &str| {
-            words.kind(at) == Some(TokenKind::Ident) && words.word(at).is_some_and(|word| word == wanted)
-        };
-        match token.kind {
-            TokenKind::LeftParen => depth += 1,
-            TokenKind::RightParen => depth = depth.checked_sub(1)?,
-            TokenKind::Semicolon => break,
-            _ if depth == 0 && (is(at, "returning") || is(at, "on") && is(at + 1, "conflict")) => break,
-            _ => {}
-        }
-        end = Some(token.end);
-    }
-    Some(Span { start: span.start, end: end?.min(span.end) })
-}
-
-fn are_defaults_settled(table: &Table, facts: &InsertFacts) -> bool {
-    let given = |column: &Column| facts.columns.as_ref().is_none_or(|columns| columns.contains(&column.name));
-    table
-        .columns
-        .iter()
-        .filter(|column| !given(column))
-        .all(|column| column.generated || matches!(default_of(column), Default::Settled))
-}
-
-fn is_usable(context: &Context<'_>, target: &Relation) -> bool {
+pub(super) fn is_usable(context: &Context<'_>, target: &Relation) -> bool {
     let stored =
         table_of(context, target).is_some_and(|table| matches!(table.kind, TableKind::Table | TableKind::Partitioned));
     stored
@@ -201,7 +114,7 @@ fn is_usable(context: &Context<'_>, target: &Relation) -> bool {
 }
 
 /// Whether no subquery has an answer that another shard would find otherwise.
-fn are_subqueries_settled(context: &Context<'_>) -> bool {
+pub(super) fn are_subqueries_settled(context: &Context<'_>) -> bool {
     let unsettled = context.facts.scopes.iter().any(|scope| {
         scope.limit.is_some() || scope.offset.is_some() || scope.distinct_on || scope.window || scope.locking.is_some()
     });
@@ -235,13 +148,13 @@ const ORDERED: &[&str] = &[
 ];
 
 /// The words that mean the time, each of which becomes the same.
-fn timed(context: &Context<'_>, words: &Words<'_>) -> Option<Vec<Edit>> {
+pub(super) fn timed(context: &Context<'_>, words: &Words<'_>) -> Option<Vec<Edit>> {
     let edit = |moment: Moment| Edit { span: moment.span, pieces: vec![Piece::Time(moment.cast)] };
     Some(moments(context, words)?.into_iter().map(edit).collect())
 }
 
 /// The rows of VALUES, with their parentheses.
-fn values(words: &Words<'_>, count: usize) -> Option<Vec<Span>> {
+pub(super) fn values(words: &Words<'_>, count: usize) -> Option<Vec<Span>> {
     let mut at = (0..words.tokens.len()).find(|at| {
         words.kind(*at) == Some(TokenKind::Ident)
             && words.word(*at).is_some_and(|word| word == "values")
@@ -316,13 +229,14 @@ fn assigned_defaults(context: &Context<'_>, words: &Words<'_>, target: &Relation
     (words.count("default") == seen).then_some(edits)
 }
 
-/// What is added for columns that are left out and whose default is the time; `None` when a default may be another one on another shard.
-fn defaults(
+/// What is added for columns that are left out and whose default is the time, or which are `filled`; `None` when a default may be another one on another shard.
+pub(super) fn defaults(
     context: &Context<'_>,
     words: &Words<'_>,
     target: &Relation,
     facts: &InsertFacts,
     rows: &[Span],
+    filled: &[&str],
 ) -> Option<Vec<Edit>> {
     let table: &Table = table_of(context, target)?;
     let width = facts.rows.first()?.len();
@@ -335,18 +249,24 @@ fn defaults(
     let all_settled = given
         .iter()
         .enumerate()
-        .filter(|(at, _)| spelled(*at))
+        .filter(|(at, name)| spelled(*at) && !filled.contains(name))
         .all(|(_, name)| table.column(name).is_some_and(|column| matches!(default_of(column), Default::Settled)));
     if !all_settled {
         return None;
     }
     let is_left_out = |column: &&Column| !given.contains(&column.name.as_str());
-    let (mut names, mut values, mut tells_time) = (String::new(), Vec::new(), false);
+    let (mut names, mut values, mut tells) = (String::new(), Vec::new(), false);
     for column in table.columns.iter().filter(is_left_out) {
         match default_of(column) {
+            _ if filled.contains(&column.name.as_str()) => {
+                tells = true;
+                names.push_str(&format!(", {}", quoted(&column.name)));
+                let at = filled.iter().position(|name| *name == column.name)?;
+                values.extend([Piece::Text(", ".to_owned()), Piece::Filled { row: 0, at }]);
+            }
             Default::Unsettled if !column.generated => return None,
             Default::Moment(cast) if !column.generated => {
-                tells_time = true;
+                tells = true;
                 names.push_str(&format!(", {}", quoted(&column.name)));
                 values.extend([Piece::Text(", ".to_owned()), Piece::Time(cast)]);
             }
@@ -355,7 +275,7 @@ fn defaults(
             _ => {}
         }
     }
-    if !tells_time {
+    if !tells {
         return Some(Vec::new());
     }
     let mut edits = Vec::new();
@@ -363,15 +283,16 @@ fn defaults(
         let end = list_end(words, target.span)?;
         edits.push(Edit { span: Span { start: end, end }, pieces: vec![Piece::Text(names)] });
     }
-    edits.extend(rows.iter().map(|row| {
-        let end = row.end.saturating_sub(1);
-        Edit { span: Span { start: end, end }, pieces: values.clone() }
+    edits.extend(rows.iter().enumerate().map(|(row, span)| {
+        let end = span.end.saturating_sub(1);
+        let pieces = values.iter().map(|piece| piece.of_row(row)).collect();
+        Edit { span: Span { start: end, end }, pieces }
     }));
     Some(edits)
 }
 
 /// Where the list of columns behind the target's name closes.
-fn list_end(words: &Words<'_>, target: Span) -> Option<u32> {
+pub(super) fn list_end(words: &Words<'_>, target: Span) -> Option<u32> {
     let name = words.tokens.iter().position(|token| token.end == target.end)?;
     let open = (name + 1..name + 4).find(|at| words.kind(*at) == Some(TokenKind::LeftParen))?;
     let close = (open..words.tokens.len()).find(|at| words.kind(*at) == Some(TokenKind::RightParen))?;

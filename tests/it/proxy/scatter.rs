@@ -25,6 +25,13 @@ impl Both {
 
     /// Without any table.
     pub fn with_commit(shards: usize, commit: &str) -> Self {
+        let sharding = "{tables: {customers: {key: id}, orders: {key: customer_id}, items: {key: customer_id}, \
+                        moods: {key: id}}, reference: [countries]}";
+        Self::with_sharding(shards, commit, sharding)
+    }
+
+    /// Without any table, for these.
+    pub fn with_sharding(shards: usize, commit: &str, sharding: &str) -> Self {
         let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
         cluster.query("postgres", "create database one").unwrap();
         let mut servers = Vec::new();
@@ -41,8 +48,7 @@ impl Both {
         }
         let proxy = Proxy::start(&format!(
             "users: {{app: {{password: secret}}}}\ndatabases:\n  shop:\n    shards: [{}]\n    commit: {commit}\n    \
-             pool: {{size: 4, wait_timeout: 3s}}\n    sharding:\n      tables: {{customers: {{key: id}}, \
-             orders: {{key: customer_id}}, items: {{key: customer_id}}, moods: {{key: id}}}}\n      reference: [countries]\n",
+             pool: {{size: 4, wait_timeout: 3s}}\n    sharding: {sharding}\n",
             servers.join(", ")
         ));
         Self { cluster, proxy }
