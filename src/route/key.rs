@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::hash;
+use super::{hash, time};
 use crate::sql::catalog::Column;
 
 /// The types that a sharding key may have, by how they compare and hash.
@@ -21,6 +21,10 @@ pub enum KeyType {
     Uuid,
     /// date.
     Date,
+    /// timestamp without time zone.
+    Timestamp,
+    /// timestamp with time zone.
+    Instant,
 }
 
 /// A key's value.
@@ -34,6 +38,8 @@ pub enum KeyValue<'a> {
     Uuid([u8; 16]),
     /// Days since 2000-01-01.
     Date(i32),
+    /// Microseconds since 2000-01-01 00:00, with a time zone in UTC.
+    Time(i64),
     /// NULL, which equals nothing.
     Null,
 }
@@ -69,9 +75,11 @@ impl KeyType {
             "character" | "char" | "bpchar" => Self::Blanked,
             "uuid" => Self::Uuid,
             "date" => Self::Date,
+            "timestamp" | "timestamp without time zone" if !name.contains('(') => Self::Timestamp,
+            "timestamptz" | "timestamp with time zone" if !name.contains('(') => Self::Instant,
             _ => {
                 return Err(format!(
-                    "a key of type {name} is not available in this version; integers, text, varchar, char, uuid and date are"
+                    "a key of type {name} is not available in this version; integers, text, varchar, char, uuid, date and timestamps of full precision are"
                 ));
             }
         };
@@ -99,6 +107,8 @@ impl KeyType {
             Self::Blanked => matches!(cast, "bpchar"),
             Self::Uuid => cast == "uuid",
             Self::Date => cast == "date",
+            Self::Timestamp => matches!(cast, "timestamp" | "timestamp without time zone"),
+            Self::Instant => matches!(cast, "timestamptz" | "timestamp with time zone"),
         }
     }
 
@@ -111,6 +121,8 @@ impl KeyType {
             Self::Blanked => matches!(oid, 0 | 1042),
             Self::Uuid => matches!(oid, 0 | 2950),
             Self::Date => matches!(oid, 0 | 1082),
+            Self::Timestamp => matches!(oid, 0 | 1114),
+            Self::Instant => matches!(oid, 0 | 1184),
         }
     }
 
@@ -152,6 +164,14 @@ impl KeyType {
                 .try_into()
                 .map(|bytes| KeyValue::Date(i32::from_be_bytes(bytes)))
                 .map_err(|_| format!("a binary date has 4 bytes, not {}", bytes.len())),
+            (Self::Timestamp, Written::Text(text)) => time::of_civil(text).map(KeyValue::Time),
+            (Self::Instant, Written::Text(text)) => time::of_instant(text).map(KeyValue::Time),
+            (Self::Timestamp | Self::Instant, Written::Binary(bytes)) => match bytes.try_into().map(i64::from_be_bytes)
+            {
+                Ok(i64::MIN | i64::MAX) => Err("infinity has no place".to_owned()),
+                Ok(micros) => Ok(KeyValue::Time(micros)),
+                Err(_) => Err(format!("a binary timestamp has 8 bytes, not {}", bytes.len())),
+            },
             (_, Written::Number { text, .. }) => {
                 Err(format!("the number {text} is compared with a key that is no number"))
             }
@@ -175,6 +195,7 @@ impl KeyValue<'_> {
             Self::Text(text) => Some(hash::of_bytes(text.as_bytes())),
             Self::Uuid(bytes) => Some(hash::of_bytes(bytes)),
             Self::Date(days) => Some(hash::of_word(*days as u32)),
+            Self::Time(micros) => Some(hash::of_integer(*micros)),
             Self::Null => None,
         }
     }
@@ -220,21 +241,7 @@ fn uuid(text: &str) -> Result<KeyValue<'static>, String> {
 /// `YYYY-MM-DD`, which every DateStyle reads alike.
 fn date(text: &str) -> Result<KeyValue<'static>, String> {
     let bad = || format!("'{text}' is not a date of the form 2026-01-31");
-    let form = text.len() == 10
-        && text.bytes().enumerate().all(|(index, byte)| match index {
-            4 | 7 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
-    if !form {
-        return Err(bad());
-    }
-    let day: jiff::civil::Date = text.parse().map_err(|_| bad())?;
-    if day.year() < 1 {
-        return Err(bad());
-    }
-    let epoch = jiff::civil::date(2000, 1, 1);
-    let days = epoch.until(day).map_err(|_| bad())?.get_days();
-    Ok(KeyValue::Date(days))
+    time::days(text).map(KeyValue::Date).ok_or_else(bad)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod plan;
 mod print;
 mod rules;
 pub mod spread;
+mod time;
 mod topology;
 mod views;
 mod words;

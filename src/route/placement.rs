@@ -49,8 +49,8 @@ impl Placement {
         match settings {
             config::Placement::Hash { buckets } => Ok(Self::Hash { buckets: bucket_map(*buckets, shards) }),
             config::Placement::Range(parts) => {
-                if !matches!(key, KeyType::Integer(_) | KeyType::Date) {
-                    return Err("placement by range needs a key of an integer type or date".to_owned());
+                if !matches!(key, KeyType::Integer(_) | KeyType::Date | KeyType::Timestamp | KeyType::Instant) {
+                    return Err("placement by range needs a key of an integer type, date or timestamp".to_owned());
                 }
                 let mut ranges = Vec::new();
                 for part in parts {
@@ -114,6 +114,7 @@ fn owned(value: KeyValue<'_>) -> KeyValue<'static> {
         KeyValue::Text(text) => KeyValue::Text(text.into_owned().into()),
         KeyValue::Uuid(bytes) => KeyValue::Uuid(bytes),
         KeyValue::Date(days) => KeyValue::Date(days),
+        KeyValue::Time(micros) => KeyValue::Time(micros),
         KeyValue::Null => KeyValue::Null,
     }
 }

@@ -27,6 +27,8 @@ fn a_bucket_is_postgresqls_hash_partition() {
         ("character varying(50)", "left(md5(n::text), n % 33)"),
         ("character(20)", "left(md5(n::text), 1 + n % 12) || repeat(' ', n % 5)"),
         ("uuid", "gen_random_uuid()"),
+        ("timestamp without time zone", "timestamp '2000-01-01' + (n - 1000) * interval '37 hours 0.000001 s'"),
+        ("timestamp with time zone", "timestamptz '2000-01-01' + (n - 1000) * interval '37 hours 0.01 s'"),
         ("date", "date '2000-01-01' + (n - 1000) * 37"),
     ];
     for (type_name, expression) in cases {
