@@ -104,7 +104,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// The database asked for, or the one that is sharded.
-fn choose<'a>(config: &'a Config, wanted: Option<&str>) -> Result<(&'a str, &'a Database)> {
+/// The database that was named, or the only one that is sharded.
+pub(super) fn choose<'a>(config: &'a Config, wanted: Option<&str>) -> Result<(&'a str, &'a Database)> {
     let names: Vec<&str> = config.databases.keys().map(String::as_str).collect();
     if let Some(wanted) = wanted {
         return config.databases.get_key_value(wanted).map(|(name, database)| (name.as_str(), database)).ok_or_else(

@@ -14,6 +14,7 @@ pub mod init;
 pub mod lint;
 pub mod output;
 pub mod pgbouncer;
+pub mod placement;
 pub mod proxy;
 pub mod rules;
 mod sources;
@@ -66,6 +67,7 @@ enum Command {
     Init(init::Args),
     Lint(lint::Args),
     Explain(explain::Args),
+    Placement(placement::Args),
     Proxy(proxy::Args),
     Rules(rules::Args),
     /// Two local shards, a proxy, a workload, findings and an index report; no configuration
@@ -80,6 +82,7 @@ impl Command {
             Self::Init(args) => init::run(args),
             Self::Lint(args) => lint::run(args),
             Self::Explain(args) => explain::run(args),
+            Self::Placement(args) => placement::run(args),
             Self::Proxy(args) => proxy::run(args),
             Self::Rules(args) => rules::run(args),
             Self::Demo(args) => demo::run(args),

@@ -310,7 +310,11 @@ fn check_placements(database: &Database, sharding: &Sharding, node: &Node, reade
 
 fn check_placement(database: &Database, placement: &Placement, node: &Node, reader: &mut Reader) {
     match placement {
-        Placement::Hash { buckets } => {
+        Placement::Hash { buckets, map } => {
+            let map_at = node.get("hash").and_then(|hash| hash.get("map"));
+            for name in map.keys() {
+                check_shard_exists(database, name, map_at.map_or(node.at, |node| node.at), reader);
+            }
             let at = node.get("hash").and_then(|hash| hash.get("buckets")).map_or(node.at, |node| node.at);
             if (*buckets as usize) < database.shards.len() {
                 let what = format!("{buckets} buckets are fewer than the {} shards", database.shards.len());

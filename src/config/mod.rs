@@ -38,7 +38,7 @@ pub use settings::{
     Address, CONSOLE, ClientTls, ClientTlsMode, ClientVerify, Config, Examples, HostCertificate, Limits, Stats, User,
 };
 pub use sharding::{
-    HashPlacement, KeyColumn, ListPart, PerShard, Placement, RangePart, ShardedTable, Sharding, TableName,
+    Buckets, HashPlacement, KeyColumn, ListPart, PerShard, Placement, RangePart, ShardedTable, Sharding, TableName,
 };
 pub use takeover::Takeover;
 pub use url::{ChannelBinding, ServerUrl, SslMode};

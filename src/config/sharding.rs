@@ -33,7 +33,7 @@ settings! {
         /// key types are colocated: rows with equal keys lie on one shard and can be joined there.
         placement: Option<Placement> = absent,
         /// What is known to hold on each shard only, not over all of them, for this table. Without it,
-        /// such a definition of the table is refused.
+        /// such a definition of the table is refused; and the first shard's sequences count for all.
         accept: Vec<PerShard> = absent,
     }
 }
@@ -57,6 +57,8 @@ pub enum Placement {
     Hash {
         /// Number of buckets, a power of two.
         buckets: u32,
+        /// The buckets of each shard; none where they follow from the shards' names.
+        map: BTreeMap<String, Buckets>,
     },
     /// By ranges of values.
     Range(Vec<RangePart>),
@@ -69,6 +71,9 @@ settings! {
     pub struct HashPlacement {
         /// Number of buckets, a power of two. It can never be changed once there are rows.
         buckets: u32 = "4096",
+        /// The buckets of each shard, as `pgweir placement` prints them. Without it they follow from the shards' names, and
+        /// another name or another shard means other places for rows; with it they stay where they are.
+        map: BTreeMap<String, Buckets> = absent,
     }
     check check_buckets;
 }
@@ -115,6 +120,72 @@ settings! {
     }
 }
 
+impl From<HashPlacement> for Placement {
+    fn from(hash: HashPlacement) -> Self {
+        Self::Hash { buckets: hash.buckets, map: hash.map }
+    }
+}
+
+/// Numbers of buckets, as ranges: first and last.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Buckets(pub Vec<(u32, u32)>);
+
+impl Buckets {
+    /// The buckets of these numbers, which are in order.
+    pub fn of(numbers: impl IntoIterator<Item = u32>) -> Self {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for number in numbers {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => ranges.push((number, number)),
+            }
+        }
+        Self(ranges)
+    }
+
+    /// Their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().flat_map(|(first, last)| *first..=*last)
+    }
+}
+
+impl fmt::Display for Buckets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (first, last)) in self.0.iter().enumerate() {
+            let space = if at == 0 { "" } else { " " };
+            if first == last { write!(f, "{space}{first}")? } else { write!(f, "{space}{first}-{last}")? }
+        }
+        Ok(())
+    }
+}
+
+impl FromNode for Buckets {
+    fn what() -> String {
+        "numbers of buckets: `0-99 150 200-299`".to_owned()
+    }
+
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let text = scalar(node, &Self::what(), reader)?;
+        let one = |range: &str| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+            (first <= last && last < MAX_BUCKETS).then_some((first, last))
+        };
+        let ranges: Option<Vec<_>> = text.split([' ', ',', '\n']).filter(|range| !range.is_empty()).map(one).collect();
+        match ranges {
+            Some(ranges) => Some(Self(ranges)),
+            None => reader.problem(
+                node.at,
+                format!("`{}` is no list of buckets", reader.path()),
+                format!("write {}", Self::what()),
+            ),
+        }
+    }
+}
+
+/// The largest number of buckets.
+const MAX_BUCKETS: u32 = 65536;
+
 impl FromNode for Placement {
     fn what() -> String {
         "`{hash: {buckets: 4096}}`, `{range: [...]}` or `{list: [...]}`".to_owned()
@@ -123,7 +194,7 @@ impl FromNode for Placement {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         const KINDS: [&str; 3] = ["hash", "range", "list"];
         if matches!(&node.value, Value::Scalar(text) if text == "hash") {
-            return HashPlacement::read(&Node::empty(node.at), reader).map(|hash| Self::Hash { buckets: hash.buckets });
+            return HashPlacement::read(&Node::empty(node.at), reader).map(Self::from);
         }
         let entry = match &node.value {
             Value::Map(entries) if entries.len() == 1 => entries.first(),
@@ -134,7 +205,7 @@ impl FromNode for Placement {
             return reader.problem(node.at, what, format!("write {}", Self::what()));
         };
         reader.within(&key.text, |reader| match key.text.as_str() {
-            "hash" => HashPlacement::read(value, reader).map(|hash| Self::Hash { buckets: hash.buckets }),
+            "hash" => HashPlacement::read(value, reader).map(Self::from),
             "range" => Vec::<RangeEntry>::read(value, reader).map(|parts| {
                 let part = |entry: RangeEntry| RangePart { from: entry.from, to: entry.to, shard: entry.shard };
                 Self::Range(parts.into_iter().map(part).collect())
@@ -166,13 +237,35 @@ impl FromNode for Placement {
 }
 
 fn check_buckets(hash: &HashPlacement, node: &Node, reader: &mut Reader) -> bool {
-    if hash.buckets.is_power_of_two() && hash.buckets <= 65536 {
-        return true;
+    if hash.buckets.is_power_of_two() && hash.buckets <= MAX_BUCKETS {
+        return hash.map.is_empty() || check_map(hash, node, reader);
     }
     let at = node.get("buckets").map_or(node.at, |node| node.at);
-    let near = hash.buckets.clamp(1, 65536).next_power_of_two();
-    let what = format!("{} buckets: the number must be a power of two up to 65536", hash.buckets);
+    let near = hash.buckets.clamp(1, MAX_BUCKETS).next_power_of_two();
+    let what = format!("{} buckets: the number must be a power of two up to {MAX_BUCKETS}", hash.buckets);
     reader.problem(at, what, format!("write {near}; 4096 suits most")).unwrap_or(false)
+}
+
+/// Each bucket is some shard's, and one's only.
+fn check_map(hash: &HashPlacement, node: &Node, reader: &mut Reader) -> bool {
+    let at = node.get("map").map_or(node.at, |node| node.at);
+    let mut owners = vec![0_u8; hash.buckets as usize];
+    for bucket in hash.map.values().flat_map(Buckets::iter) {
+        match owners.get_mut(bucket as usize) {
+            Some(owners) => *owners = owners.saturating_add(1),
+            None => {
+                let what = format!("bucket {bucket} is beyond the {} that there are", hash.buckets);
+                return reader.problem(at, what, "`pgweir placement show --map` prints a map").unwrap_or(false);
+            }
+        }
+    }
+    let wrong = owners.iter().position(|owners| *owners != 1);
+    let Some(bucket) = wrong else { return true };
+    let what = match owners.get(bucket) {
+        Some(0) => format!("bucket {bucket} is no shard's"),
+        _ => format!("bucket {bucket} is more than one shard's"),
+    };
+    reader.problem(at, what, "give each bucket to one shard").unwrap_or(false)
 }
 
 /// A table's name as PostgreSQL stores it: `orders`, `sales.orders`. Capitals count: a table that was

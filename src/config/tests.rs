@@ -43,7 +43,7 @@ fn reads_everything() {
     );
     assert_eq!((shop.pool.size, shop.pool.wait_timeout.as_millis(), shop.commit), (7, 500, CommitMode::BestEffort));
     let sharding = shop.sharding.as_ref().unwrap();
-    assert_eq!(sharding.placement, Placement::Hash { buckets: 1024 });
+    assert_eq!(sharding.placement, Placement::Hash { buckets: 1024, map: Default::default() });
     let table = |name: &str| &sharding.tables[&TableName::parse(name).unwrap()];
     assert_eq!(table("sales.orders").key.0, "customer_id");
     assert_eq!(table("sales.orders").accept, [PerShard::Unique]);
@@ -61,7 +61,10 @@ fn defaults_can_be_read() {
     assert_eq!(config.listen[0].to_string(), "127.0.0.1:6432");
     let sharded = "users: {u: {password: p}}\ndatabases: {d: {shards: [{name: a, primary: postgres://h}], sharding: {tables: {t: {key: k}}}}}\n";
     let config = parse(sharded, "f").unwrap();
-    assert_eq!(config.databases["d"].sharding.as_ref().unwrap().placement, Placement::Hash { buckets: 4096 });
+    assert_eq!(
+        config.databases["d"].sharding.as_ref().unwrap().placement,
+        Placement::Hash { buckets: 4096, map: Default::default() }
+    );
 }
 
 #[test]

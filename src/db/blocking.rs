@@ -1,9 +1,10 @@
 //! The control path for callers without a runtime: the command line's subcommands.
 
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::connect::Target;
+use super::fault::explain_failure;
 use super::planner::{Limits, PlanFailure, Planner};
 use crate::error::{Error, Result};
 use crate::lint::PlanEvidence;
@@ -56,6 +57,21 @@ impl Session {
     /// As there, with the server's name.
     pub fn install(&self, id: &str, shard: &str, role: &str) -> Result<()> {
         self.block_on(|client| super::commits::install(client, id, shard, role)).map_err(|error| error.at(&self.label))
+    }
+
+    /// The rows of a query, as text, that may only read.
+    ///
+    /// # Errors
+    /// The server's own, with its name.
+    pub fn read(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let asked = format!("BEGIN READ ONLY; {sql}; COMMIT");
+        let answers = self.block_on(|client| async move { client.simple_query(&asked).await });
+        let answers = answers.map_err(|error| explain_failure(&error, "the server did not answer").at(&self.label))?;
+        let row = |answer: SimpleQueryMessage| match answer {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
+            _ => None,
+        };
+        Ok(answers.into_iter().filter_map(row).collect())
     }
 
     /// See [`super::catalog::load`].

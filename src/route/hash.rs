@@ -4,10 +4,10 @@
 //! `src/backend/access/hash/hashfunc.c`; the combination as in `compute_partition_hash_value` (`partbounds.c`).
 
 /// `HASH_PARTITION_SEED` (partbounds.h).
-const SEED: u64 = 0x7A5B_2236_7996_DCFD;
+pub(super) const SEED: u64 = 0x7A5B_2236_7996_DCFD;
 
 /// What `hash_combine64(0, hash)` adds for the first and only key column (hashutils.h).
-const COMBINE: u64 = 0x49A0_F4DD_15E5_A8E3;
+pub(super) const COMBINE: u64 = 0x49A0_F4DD_15E5_A8E3;
 
 /// The partition hash of a key whose extended hash is `hash`.
 fn combined(hash: u64) -> u64 {

@@ -24,7 +24,7 @@ pub enum KeyType {
     /// timestamp without time zone.
     Timestamp,
     /// timestamp with time zone.
-    Instant,
+    TimestampTz,
 }
 
 /// A key's value.
@@ -76,7 +76,7 @@ impl KeyType {
             "uuid" => Self::Uuid,
             "date" => Self::Date,
             "timestamp" | "timestamp without time zone" if !name.contains('(') => Self::Timestamp,
-            "timestamptz" | "timestamp with time zone" if !name.contains('(') => Self::Instant,
+            "timestamptz" | "timestamp with time zone" if !name.contains('(') => Self::TimestampTz,
             _ => {
                 return Err(format!(
                     "a key of type {name} is not available in this version; integers, text, varchar, char, uuid, date and timestamps of full precision are"
@@ -108,7 +108,7 @@ impl KeyType {
             Self::Uuid => cast == "uuid",
             Self::Date => cast == "date",
             Self::Timestamp => matches!(cast, "timestamp" | "timestamp without time zone"),
-            Self::Instant => matches!(cast, "timestamptz" | "timestamp with time zone"),
+            Self::TimestampTz => matches!(cast, "timestamptz" | "timestamp with time zone"),
         }
     }
 
@@ -122,7 +122,7 @@ impl KeyType {
             Self::Uuid => matches!(oid, 0 | 2950),
             Self::Date => matches!(oid, 0 | 1082),
             Self::Timestamp => matches!(oid, 0 | 1114),
-            Self::Instant => matches!(oid, 0 | 1184),
+            Self::TimestampTz => matches!(oid, 0 | 1184),
         }
     }
 
@@ -165,13 +165,14 @@ impl KeyType {
                 .map(|bytes| KeyValue::Date(i32::from_be_bytes(bytes)))
                 .map_err(|_| format!("a binary date has 4 bytes, not {}", bytes.len())),
             (Self::Timestamp, Written::Text(text)) => time::of_civil(text).map(KeyValue::Time),
-            (Self::Instant, Written::Text(text)) => time::of_instant(text).map(KeyValue::Time),
-            (Self::Timestamp | Self::Instant, Written::Binary(bytes)) => match bytes.try_into().map(i64::from_be_bytes)
-            {
-                Ok(i64::MIN | i64::MAX) => Err("infinity has no place".to_owned()),
-                Ok(micros) => Ok(KeyValue::Time(micros)),
-                Err(_) => Err(format!("a binary timestamp has 8 bytes, not {}", bytes.len())),
-            },
+            (Self::TimestampTz, Written::Text(text)) => time::of_instant(text).map(KeyValue::Time),
+            (Self::Timestamp | Self::TimestampTz, Written::Binary(bytes)) => {
+                match bytes.try_into().map(i64::from_be_bytes) {
+                    Ok(i64::MIN | i64::MAX) => Err("infinity has no place".to_owned()),
+                    Ok(micros) => Ok(KeyValue::Time(micros)),
+                    Err(_) => Err(format!("a binary timestamp has 8 bytes, not {}", bytes.len())),
+                }
+            }
             (_, Written::Number { text, .. }) => {
                 Err(format!("the number {text} is compared with a key that is no number"))
             }

@@ -8,6 +8,7 @@
 //! Prove or refuse: a statement goes where it is *proven* to be answered as one database with all rows would, or it is
 //! refused with the reason and what to write instead. It knows shards by number and name, never hosts, sockets or time.
 
+pub mod buckets;
 pub mod collect;
 mod constant;
 mod context;
@@ -19,6 +20,7 @@ mod hash;
 mod infer;
 mod key;
 pub mod merge;
+mod misplaced;
 mod placement;
 mod plan;
 mod print;
@@ -33,6 +35,7 @@ pub use collect::Collect;
 pub use fold::Fold;
 pub use key::{KeyType, KeyValue, Written};
 pub use merge::Merge;
+pub use misplaced::Question;
 pub use placement::{Placement, ShardId};
 pub use plan::{Bindings, MAX_SHARDS, Parameter, Refusal, Route, Shards, TemplatePlan, names_the_present};
 pub use rules::NAMES as RULE_NAMES;

@@ -1,13 +1,9 @@
 //! Key value -> bucket -> shard.
 //!
-//! The map from buckets to shards is proposed by a consistent-hash ring over the shards' names and then levelled, so
-//! that no shard has more than one bucket more than another. It follows from the names and the bucket count
-//! alone: every process that reads the same configuration routes alike.
+//! The map from buckets to shards is the configuration's, or one that follows from the shards' names alone (see [`super::buckets`]): every
+//! process that reads the same configuration routes alike.
 
-use std::hash::{Hash, Hasher};
-
-use consistent_hash::{Node, RingHash, StaticHashRing};
-
+use super::buckets;
 use super::key::{KeyType, KeyValue, Written};
 use crate::config;
 
@@ -17,9 +13,6 @@ pub struct ShardId(
     /// Index, from 0.
     pub usize,
 );
-
-/// Points of each shard on the ring: enough that levelling has little to do.
-const POINTS_PER_SHARD: usize = 128;
 
 /// Where a table's rows lie, by the value of its key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,9 +40,21 @@ impl Placement {
         };
         let value = |text: &str| key.read(Written::Text(text)).map(owned);
         match settings {
-            config::Placement::Hash { buckets } => Ok(Self::Hash { buckets: bucket_map(*buckets, shards) }),
+            config::Placement::Hash { buckets, map } if map.is_empty() => {
+                Ok(Self::Hash { buckets: buckets::propose(*buckets, shards, &[]) })
+            }
+            config::Placement::Hash { buckets, map } => {
+                let mut held = vec![ShardId(0); *buckets as usize];
+                for (name, numbers) in map {
+                    let shard = shard(name)?;
+                    for bucket in numbers.iter() {
+                        *held.get_mut(bucket as usize).ok_or_else(|| format!("there is no bucket {bucket}"))? = shard;
+                    }
+                }
+                Ok(Self::Hash { buckets: held })
+            }
             config::Placement::Range(parts) => {
-                if !matches!(key, KeyType::Integer(_) | KeyType::Date | KeyType::Timestamp | KeyType::Instant) {
+                if !matches!(key, KeyType::Integer(_) | KeyType::Date | KeyType::Timestamp | KeyType::TimestampTz) {
                     return Err("placement by range needs a key of an integer type, date or timestamp".to_owned());
                 }
                 let mut ranges = Vec::new();
@@ -119,102 +124,9 @@ fn owned(value: KeyValue<'_>) -> KeyValue<'static> {
     }
 }
 
-/// The shard of each of `count` buckets.
-fn bucket_map(count: u32, shards: &[String]) -> Vec<ShardId> {
-    let nodes = shards
-        .iter()
-        .enumerate()
-        .map(|(index, name)| Node::new(name.clone()).value(ShardId(index)).quantity(POINTS_PER_SHARD));
-    let ring = StaticHashRing::new(StableHash, nodes);
-    // Candidates in order of preference; a full shard passes the bucket on to the next one.
-    let total = count as usize;
-    let (share, mut extra) = (total / shards.len().max(1), total % shards.len().max(1));
-    let mut load = vec![0_usize; shards.len()];
-    (0..count)
-        .map(|bucket| {
-            for node in ring.calc_candidates(&bucket) {
-                let shard = node.value;
-                let Some(held) = load.get_mut(shard.0) else { continue };
-                let takes_extra = *held == share && extra > 0;
-                if *held < share || takes_extra {
-                    extra -= usize::from(takes_extra);
-                    *held += 1;
-                    return shard;
-                }
-            }
-            ShardId(0)
-        })
-        .collect()
-}
-
-/// A ring hash that is the same on every machine and in every version: FNV-1a with a final mix.
-struct StableHash;
-
-impl RingHash for StableHash {
-    fn hash_item<T: Hash>(&self, item: &T) -> u64 {
-        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-        item.hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    // Numbers are fed as eight little-endian bytes whatever the machine.
-    fn write_u32(&mut self, n: u32) {
-        self.write(&u64::from(n).to_le_bytes());
-    }
-    fn write_usize(&mut self, n: usize) {
-        self.write(&(n as u64).to_le_bytes());
-    }
-    fn finish(&self) -> u64 {
-        // splitmix64's finalizer: FNV alone leaves neighbours close together.
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn names(count: usize) -> Vec<String> {
-        (0..count).map(|n| format!("shard{n}")).collect()
-    }
-
-    #[test]
-    fn buckets_are_level_and_never_change() {
-        for count in [1, 2, 3, 5, 8] {
-            let map = bucket_map(4096, &names(count));
-            let mut load = vec![0; count];
-            map.iter().for_each(|shard| load[shard.0] += 1);
-            let (least, most) = (load.iter().min().unwrap(), load.iter().max().unwrap());
-            assert!(most - least <= 1, "{load:?}");
-        }
-        // Rows lie where this says: a change here strands them.
-        let map = bucket_map(4096, &["a".to_owned(), "b".to_owned(), "c".to_owned()]);
-        let print: u64 = map.iter().enumerate().fold(0, |sum, (index, shard)| {
-            sum.wrapping_mul(31).wrapping_add((index as u64 + 1) * (shard.0 as u64 + 1))
-        });
-        assert_eq!((map[0], map[1], map[4095], print), MAP_OF_ABC, "rows would be stranded");
-    }
-
-    const MAP_OF_ABC: (ShardId, ShardId, ShardId, u64) = (ShardId(2), ShardId(1), ShardId(1), 5682472440660504035);
-
-    #[test]
-    fn another_shard_moves_few_buckets() {
-        let (eight, nine) = (bucket_map(4096, &names(8)), bucket_map(4096, &names(9)));
-        let moved = eight.iter().zip(&nine).filter(|(before, after)| before != after).count();
-        assert!(moved < 4096 / 4, "{moved} of 4096 moved");
-    }
 
     #[test]
     fn ranges_and_lists() {

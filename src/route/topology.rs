@@ -106,6 +106,11 @@ impl Topology {
         &self.shards
     }
 
+    /// The tables that the configuration names.
+    pub fn tables(&self) -> impl Iterator<Item = (&QualifiedName, &TableUse)> {
+        self.tables.iter()
+    }
+
     /// The catalog that plans are made with.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog

@@ -15,6 +15,7 @@ mod functions;
 mod merge;
 mod moves;
 mod operation;
+mod places;
 mod prepared;
 mod random;
 pub mod raw;

@@ -8,7 +8,7 @@ use crate::support::{Proxy, repository};
 /// One PostgreSQL with all rows, and a proxy before as many shards.
 pub(super) struct Both {
     pub cluster: Cluster,
-    proxy: Proxy,
+    pub proxy: Proxy,
 }
 
 pub(super) fn lines(name: &str) -> Vec<String> {
