@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::proxy::meter::Meter;
 use crate::proxy::meter::templates::Place;
 use crate::sql::lexer::LexOptions;
-use crate::sql::template::Scan;
+use crate::sql::template::{Scan, TemplateKey};
 
 /// Most templates and prepared statements remembered before all are looked up anew.
 const MAX_KNOWN: usize = 50_000;
@@ -78,6 +78,13 @@ impl Seen {
                 self.templates.insert(key, self.last);
             }
         }
+    }
+
+    /// The place of a template that was looked at before.
+    #[inline]
+    pub fn known(&self, key: TemplateKey) -> Option<Place> {
+        let templates = self.meter.as_ref()?.templates.as_ref()?;
+        self.templates.get(&(key.low_bits() ^ self.salt)).copied().filter(|place| templates.holds(*place))
     }
 
     /// The place of a prepared statement's template; `None` when its text has to be looked at.

@@ -11,6 +11,7 @@ use crate::proxy::sharded::extended::Step;
 use crate::proxy::sharded::names::{Named, Target};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::sql::lexer::LexOptions;
+use crate::sql::template::TemplateKey;
 use crate::wire::body::Reader;
 
 thread_local! {
@@ -22,7 +23,8 @@ impl ShardedSession {
     /// Counts a statement that has run since `began`.
     pub(super) fn count_statement(&mut self, sql: &str, began: u64, failed: bool) {
         let ended = now();
-        self.count_one(sql, (ended.saturating_sub(began), ended), failed);
+        let key = self.counted_as.take();
+        self.count_one(sql, key, (ended.saturating_sub(began), ended), failed);
     }
 
     /// Runs a group of messages, and counts the statements that it executes.
@@ -37,7 +39,7 @@ impl ShardedSession {
         let each = ended.saturating_sub(began) / (executed.len() as u64).max(1);
         for named in executed {
             let sql = named.with_views.as_ref().unwrap_or(&named.sql);
-            self.count_one(sql, (each, ended), done.is_err());
+            self.count_one(sql, named.key, (each, ended), done.is_err());
         }
         done
     }
@@ -60,14 +62,18 @@ impl ShardedSession {
         executed
     }
 
-    fn count_one(&mut self, sql: &str, (nanos, ended): (u64, u64), failed: bool) {
+    fn count_one(&mut self, sql: &str, key: Option<TemplateKey>, (nanos, ended): (u64, u64), failed: bool) {
         let meter = &self.database.meter;
         let Some(templates) = &meter.templates else { return };
-        let scan = self.scanner.scan(sql.as_bytes());
+        let scanner = &mut self.scanner;
         let place = SEEN.with(|seen| {
             // Nobody holds it for longer than this.
             let Ok(mut seen) = seen.try_borrow_mut() else { return Default::default() };
             seen.follow(meter);
+            if let Some(place) = key.and_then(|key| seen.known(key)) {
+                return place;
+            }
+            let scan = scanner.scan(sql.as_bytes());
             seen.note(&scan, sql.as_bytes(), LexOptions::default());
             seen.last
         });

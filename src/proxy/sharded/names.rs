@@ -9,7 +9,7 @@ use crate::proxy::sharded::execute::Prepared;
 use crate::proxy::sharded::planned::Planned;
 use crate::route::Shards;
 use crate::sql::lexer::{LexOptions, Lexer, TokenKind, decode_identifier};
-use crate::sql::template::Binding;
+use crate::sql::template::{Binding, TemplateKey};
 
 /// Most named statements of one client.
 pub(super) const MAX_STATEMENTS: usize = 10_000;
@@ -23,6 +23,8 @@ pub(super) struct Named {
     pub sql: Box<str>,
     /// Types of its parameters as Parse declared them; 0 or missing: not declared.
     pub types: Vec<u32>,
+    /// Its template, where `sql` is the client's own text.
+    pub key: Option<TemplateKey>,
     /// The constants in its text.
     pub bindings: Vec<Binding>,
     /// What the router made of it, on the snapshot of this number.

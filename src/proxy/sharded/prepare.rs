@@ -96,7 +96,7 @@ impl ShardedSession {
         {
             return self.prepare_expanded(name, sql, &expanded, statement_and_types);
         }
-        let bindings = scan.bindings.to_vec();
+        let (bindings, key) = (scan.bindings.to_vec(), Some(scan.key));
         if let Some(refusal) = planned.plan.refusal().filter(|_| !own) {
             return Err(refused(refusal.clone()).into());
         }
@@ -113,6 +113,7 @@ impl ShardedSession {
             }),
             sql: sql.into(),
             types,
+            key,
             bindings,
             planned,
             generation: snapshot.generation,
@@ -139,7 +140,7 @@ impl ShardedSession {
         self.names.statements.remove(name);
         let named =
             Arc::try_unwrap(named).map_err(|_| Failure::error("XX000", "a statement is in use before it is known"))?;
-        let named = Arc::new(Named { with_views: Some(sql.into()), ..named });
+        let named = Arc::new(Named { with_views: Some(sql.into()), key: None, ..named });
         self.names.statements.insert(name.into(), named.clone());
         Ok(named)
     }

@@ -23,7 +23,7 @@ use crate::proxy::sharded::names::Names;
 use crate::proxy::sharded::prepare::Foreseen;
 use crate::proxy::sharded::snapshot::Shared;
 use crate::sql::lexer::LexOptions;
-use crate::sql::template::Scanner;
+use crate::sql::template::{Scanner, TemplateKey};
 use crate::wire::frame;
 use crate::wire::message::{self, Failure};
 
@@ -117,6 +117,8 @@ pub struct ShardedSession {
     pub(super) finishing: Vec<(usize, JoinHandle<()>)>,
     pub(super) names: Names,
     pub(super) scanner: Scanner,
+    /// The template of the statement that runs, where it is the client's own text.
+    pub(super) counted_as: Option<TemplateKey>,
     /// Its loops and pauses.
     pub(super) habits: Habits,
     /// The rules that its statements are held against before they run.
@@ -165,6 +167,7 @@ impl ShardedSession {
             finishing: Vec::new(),
             names: Names::default(),
             scanner: Scanner::new(LexOptions::default()),
+            counted_as: None,
             habits: Habits::default(),
             guarded_by,
             batch: Vec::new(),

@@ -67,6 +67,7 @@ impl ShardedSession {
                 self.begin_implicit();
             }
             let began = now();
+            self.counted_as = None;
             let done = self.statement(statement).await;
             self.count_statement(statement, began, done.is_err());
             done?;
@@ -78,6 +79,8 @@ impl ShardedSession {
         let session = self.session_facts();
         let mut scan = self.scanner.scan(sql.as_bytes());
         let leading = scan.leading;
+        // What it is rewritten to is another template.
+        self.counted_as.get_or_insert(scan.key);
         if is_control(leading) {
             return self.control(control_of(sql)?).await;
         }
