@@ -210,6 +210,10 @@ impl ShardedSession {
         let planned = self.planned_now(&named)?;
         let values = Values { sql: &named.sql, bindings: &named.bindings, parameters: &parameters };
         let target = match planned.route(&values)? {
+            // Values of users' types have other numbers in them on each shard.
+            Route::Several(shards, _) if given.asks_binary() && planned.plan.collect().is_some() => {
+                Target::Collect(shards)
+            }
             Route::Control if named.shows => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
             route => self.target_of(route, &planned, &named.sql)?,
         };
@@ -243,6 +247,11 @@ impl ShardedSession {
 }
 
 impl Given<'_> {
+    /// Whether some column of the answer is wanted in binary form.
+    pub fn asks_binary(&self) -> bool {
+        self.result_formats.get(2..).is_some_and(|formats| formats.iter().any(|byte| *byte != 0))
+    }
+
     /// The format code of a parameter (PostgreSQL: none given means text, one given means all).
     pub(super) fn format(&self, index: usize) -> u16 {
         match self.formats.as_slice() {
