@@ -7,7 +7,48 @@ use super::functions::{Steadiness, steadiness};
 use super::placement::ShardId;
 use super::plan::{Action, Refusal, Route, TemplatePlan};
 use super::topology::{Sharded, TableUse, Topology};
+use crate::sql::catalog::Column;
 use crate::sql::facts::{Access, Facts, FunctionCall, Relation, RelationId, RelationSource, Span, StatementKind};
+
+/// Types whose values are the same bytes on every server; others may be of users, and hold numbers of types in binary form.
+const KNOWN_TYPES: &[&str] = &[
+    "bigint",
+    "bit",
+    "bit varying",
+    "boolean",
+    "box",
+    "bytea",
+    "character",
+    "character varying",
+    "cidr",
+    "circle",
+    "date",
+    "double precision",
+    "inet",
+    "integer",
+    "interval",
+    "json",
+    "jsonb",
+    "line",
+    "lseg",
+    "macaddr",
+    "macaddr8",
+    "money",
+    "name",
+    "numeric",
+    "path",
+    "point",
+    "polygon",
+    "real",
+    "smallint",
+    "text",
+    "time",
+    "timestamp",
+    "tsquery",
+    "tsvector",
+    "uuid",
+    "xml",
+];
 
 /// What one occurrence of a relation is to the router.
 #[derive(Debug, Clone)]
@@ -112,6 +153,24 @@ impl<'a> Context<'a> {
         names
     }
 
+    /// Whether a table in it has columns of types that users have made, as far as that is known.
+    pub fn has_types_of_users(&self) -> bool {
+        self.columns().any(|column| !is_known(column))
+    }
+
+    /// Whether values of its tables may hold numbers of types in binary form: arrays, rows and ranges of users' types.
+    pub fn holds_numbers(&self) -> bool {
+        self.columns().any(|column| !is_known(column) && !self.topology.catalog.enums.contains(&column.type_name))
+    }
+
+    /// The columns of its tables.
+    fn columns(&self) -> impl Iterator<Item = &Column> {
+        self.facts.relations.iter().flat_map(|relation| match &relation.source {
+            RelationSource::Table { table: Some(table), .. } => self.topology.catalog.table(*table).columns.as_slice(),
+            _ => &[],
+        })
+    }
+
     /// A plan whose route does not depend on constants.
     pub fn fixed(&self, rule: &'static str, route: Route) -> TemplatePlan {
         self.plan(rule, Action::Fixed(route))
@@ -121,6 +180,7 @@ impl<'a> Context<'a> {
         TemplatePlan {
             rule,
             writes: self.writes(),
+            holds_numbers: self.holds_numbers(),
             action,
             references: self.references(),
             shards: self.topology.shards.clone(),
@@ -137,6 +197,12 @@ impl<'a> Context<'a> {
         let span = span.filter(|span| span.end > span.start);
         self.plan(rule, Action::Refuse(Refusal { rule, reason: reason.into(), hint: hint.into(), span }))
     }
+}
+
+fn is_known(column: &Column) -> bool {
+    let kind = column.type_name.trim_end_matches("[]");
+    let base = kind.split('(').next().unwrap_or(kind).trim_end();
+    KNOWN_TYPES.contains(&base) || ["time ", "timestamp ", "interval "].iter().any(|start| kind.starts_with(start))
 }
 
 /// How messages call a table: as it was written.

@@ -77,6 +77,8 @@ pub struct TemplatePlan {
     pub rule: &'static str,
     /// It may change rows or definitions.
     pub writes: bool,
+    /// Values of its tables may hold numbers of users' types in binary form, which are others on each shard.
+    pub holds_numbers: bool,
     pub(super) action: Action,
     /// Reference tables it reads, for the printed form.
     pub(super) references: Vec<String>,
@@ -130,6 +132,11 @@ pub(super) enum Amount {
 pub struct Shards(ShardSet);
 
 impl Shards {
+    /// One of them.
+    pub fn of(shard: ShardId) -> Self {
+        Self(1 << shard.0.min(MAX_SHARDS - 1))
+    }
+
     /// Their numbers, in order.
     pub fn iter(self) -> impl Iterator<Item = usize> {
         (0..MAX_SHARDS).filter(move |shard| self.0 >> shard & 1 == 1)

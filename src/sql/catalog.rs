@@ -4,7 +4,7 @@
 //! them: folded to lower case unless they were quoted. Everything optional is `None` when its
 //! source cannot know it (a DDL file knows no row counts), so a rule can tell "zero" from "unknown".
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,9 @@ pub struct Catalog {
     /// not look like ones that read tables.
     #[serde(default)]
     pub functions: HashMap<String, bool>,
+    /// Names of enums, as `format_type` prints them; known for a proxy's sharded databases only.
+    #[serde(default)]
+    pub enums: BTreeSet<String>,
     tables: Vec<Table>,
     by_name: HashMap<String, Vec<TableId>>,
 }
@@ -63,6 +66,7 @@ impl Default for Catalog {
             server_version: None,
             search_path: vec!["public".to_owned()],
             functions: HashMap::new(),
+            enums: BTreeSet::new(),
             tables: Vec::new(),
             by_name: HashMap::new(),
         }

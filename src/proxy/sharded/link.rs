@@ -11,6 +11,7 @@ use crate::pool::Pool;
 use crate::pool::reset::{Hygiene, report};
 use crate::pool::server::ServerConn;
 use crate::pool::settings::Settings;
+use crate::proxy::sharded::numbers::Numbers;
 use crate::wire::body::Reader;
 use crate::wire::frame::{self, HEADER_LEN, MAX_BODY};
 use crate::wire::message;
@@ -25,6 +26,10 @@ pub(super) struct Link {
     pub hygiene: Hygiene,
     /// Whether the transaction may have sent a notification, which cannot be prepared.
     pub notifies: bool,
+    /// What its numbers of types and tables are to the client, where they are others.
+    pub numbers: Option<Arc<Numbers>>,
+    /// How much of `out` has the server's numbers.
+    numbered: usize,
     out: Vec<u8>,
     written: usize,
     inbox: Vec<u8>,
@@ -60,6 +65,8 @@ impl Link {
             conn,
             hygiene: Hygiene::Clean,
             notifies: false,
+            numbers: None,
+            numbered: 0,
             out: Vec::new(),
             written: 0,
             inbox: Vec::new(),
@@ -123,6 +130,10 @@ impl Link {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(numbers) = self.numbers.as_ref().filter(|_| self.numbered < self.out.len()) {
+            numbers.to_server(self.out.get_mut(self.numbered..).unwrap_or_default());
+            self.numbered = self.out.len();
+        }
         while self.written < self.out.len() {
             match self.conn.stream.poll_write(cx, self.out.get(self.written..).unwrap_or_default()) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -132,7 +143,7 @@ impl Link {
             }
         }
         self.out.clear();
-        self.written = 0;
+        (self.written, self.numbered) = (0, 0);
         match self.conn.stream.poll_flush(cx) {
             Poll::Ready(Err(error)) => Err(error),
             _ => Ok(()),
@@ -158,6 +169,11 @@ impl Link {
         }
         let start = self.next;
         self.next += header.total();
+        if matches!(header.tag, b'T' | b't')
+            && let Some((numbers, frame)) = self.numbers.as_ref().zip(self.inbox.get_mut(start..self.next))
+        {
+            numbers.to_client(frame).map_err(|_| io::ErrorKind::InvalidData)?;
+        }
         Ok(Frame { tag: header.tag, bytes: self.inbox.get(start..self.next).unwrap_or_default() })
     }
 

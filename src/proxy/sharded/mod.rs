@@ -38,6 +38,7 @@ mod link;
 mod merge;
 mod moved;
 mod names;
+mod numbers;
 mod planned;
 mod post;
 mod prepare;

@@ -84,8 +84,8 @@ pub(super) struct Names {
     pub count: u64,
     /// Statements that PREPARE has named, as a statement.
     pub prepared: HashMap<String, Arc<Prepared>>,
-    /// Cursors that the transaction has declared, and the shard of each.
-    pub cursors: HashMap<String, usize>,
+    /// Cursors that the transaction has declared: the shard of each, and whether its values may hold numbers of types in binary form.
+    pub cursors: HashMap<String, (usize, bool)>,
 }
 
 /// The cursor that DECLARE makes, or that FETCH, MOVE or CLOSE is about: its name as PostgreSQL reads it.

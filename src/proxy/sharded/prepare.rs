@@ -5,14 +5,15 @@ use std::sync::Arc;
 use crate::exec::transaction::Status;
 use crate::pool::statements::Statement;
 use crate::proxy::definitions::meaning;
+use crate::proxy::sharded::collect::COMPUTES;
 use crate::proxy::sharded::execute::is_prepare;
 use crate::proxy::sharded::extended::{Ahead, Step};
-use crate::proxy::sharded::names::{MAX_STATEMENTS, Named, Portal, Target};
+use crate::proxy::sharded::names::{MAX_STATEMENTS, Named, Portal, Target, cursor_of};
 use crate::proxy::sharded::planned::{Planned, Values, refused};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::proxy::sharded::settings::is_setting;
 use crate::proxy::sharded::simple::is_control;
-use crate::route::{Parameter, Route};
+use crate::route::{Parameter, Route, Shards};
 use crate::sql::facts::StatementKind;
 use crate::sql::template::Keyword;
 use crate::wire::body::{Malformed, Reader};
@@ -51,6 +52,11 @@ pub(super) struct Given<'a> {
     formats: Vec<u16>,
     /// What follows them: the formats of the result's columns.
     pub result_formats: &'a [u8],
+}
+
+fn other_numbers() -> Failure {
+    let what = "refused: values of a table's own types (arrays, rows or ranges of types of users) have other numbers inside on this shard";
+    Failure::error("0A000", what).hint("Ask for them in text form, or cast them to text.")
 }
 
 impl ShardedSession {
@@ -210,9 +216,18 @@ impl ShardedSession {
         let planned = self.planned_now(&named)?;
         let values = Values { sql: &named.sql, bindings: &named.bindings, parameters: &parameters };
         let target = match planned.route(&values)? {
-            // Values of users' types have other numbers in them on each shard.
+            // Values of users' types have other numbers in them on each shard: the first one's are the client's.
             Route::Several(shards, _) if given.asks_binary() && planned.plan.collect().is_some() => {
                 Target::Collect(shards)
+            }
+            Route::Single(shard) if shard.0 != COMPUTES && planned.plan.holds_numbers && given.asks_binary() => {
+                if planned.plan.collect().is_none() {
+                    return Err(other_numbers().into());
+                }
+                Target::Collect(Shards::of(shard))
+            }
+            Route::Cursor if given.asks_binary() && self.cursor_holds_numbers(&named.sql) => {
+                return Err(other_numbers().into());
             }
             Route::Control if named.shows => Target::Shard(self.transaction.shards().next().unwrap_or(0)),
             route => self.target_of(route, &planned, &named.sql)?,
@@ -221,6 +236,11 @@ impl ShardedSession {
         self.foreseen =
             Some(Foreseen { body: body.as_ptr() as usize, named: named.clone(), planned: planned.clone(), target });
         Ok(Bound { portal, planned, named, rest, target })
+    }
+
+    fn cursor_holds_numbers(&self, sql: &str) -> bool {
+        let cursor = self.names.cursors.get(&cursor_of(sql).unwrap_or_default());
+        cursor.is_some_and(|(shard, holds)| *shard != COMPUTES && *holds)
     }
 
     pub(super) fn bind(&mut self, body: &[u8], ahead: &Ahead<'_>) -> Result<(Target, Option<Step>), Trouble> {

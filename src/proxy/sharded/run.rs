@@ -13,6 +13,7 @@ use crate::proxy::care::Care;
 use crate::proxy::sharded::collect::COMPUTES;
 use crate::proxy::sharded::link::{Frame, Link};
 use crate::proxy::sharded::names::{Target, cursor_of};
+use crate::proxy::sharded::numbers::Numbers;
 use crate::proxy::sharded::planned::Planned;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::Route;
@@ -62,7 +63,7 @@ impl ShardedSession {
     pub(super) fn target_of(&mut self, route: Route, planned: &Planned, sql: &str) -> Result<Target, Trouble> {
         if route == Route::Cursor {
             let name = cursor_of(sql).unwrap_or_default();
-            let shard = self.names.cursors.get(&name).copied();
+            let shard = self.names.cursors.get(&name).map(|(shard, _)| *shard);
             let unknown = || Failure::error("34000", format!("cursor \"{name}\" does not exist"));
             return Ok(Target::Shard(shard.ok_or_else(unknown)?));
         }
@@ -73,7 +74,7 @@ impl ShardedSession {
             && let (Some(name), Target::Shard(_) | Target::Collect(_)) = (cursor_of(sql), target)
         {
             let shard = if let Target::Shard(shard) = target { shard } else { COMPUTES };
-            self.names.cursors.insert(name, shard);
+            self.names.cursors.insert(name, (shard, planned.plan.holds_numbers));
         }
         Ok(target)
     }
@@ -138,7 +139,27 @@ impl ShardedSession {
             return Err(failure.into());
         }
         self.guard.client.serve_too(conn.cancel.clone());
-        Ok(Link::new(pool, conn))
+        let mut link = Link::new(pool, conn);
+        match self.numbers(shard).await {
+            Ok(numbers) => link.numbers = numbers,
+            Err(failure) => {
+                link.release();
+                return Err(failure.into());
+            }
+        }
+        Ok(link)
+    }
+
+    /// What a shard's numbers are to the client. One that could not be asked when the catalog was read is asked again.
+    async fn numbers(&self, shard: usize) -> Result<Option<Arc<Numbers>>, Failure> {
+        let Some(snapshot) = self.shared.current() else { return Ok(None) };
+        match snapshot.numbers(shard) {
+            Ok(numbers) => Ok(numbers.cloned()),
+            Err(_) => {
+                self.shared.expire();
+                Ok(self.shared.snapshot().await?.numbers(shard)?.cloned())
+            }
+        }
     }
 
     /// Waits for the answer to a statement of the proxy's own.

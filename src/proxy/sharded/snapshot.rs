@@ -16,6 +16,7 @@ use crate::exec::commit_atomic::{MAX_SHARD_NAME, is_usable_name};
 use crate::proxy::analyzer::Analyzer;
 use crate::proxy::functions::{CALLERS, Definitions, FUNCTIONS, Functions, REACHES};
 use crate::proxy::sharded::deadlock::Deadlocks;
+use crate::proxy::sharded::numbers::{self, NUMBERS, Numbers};
 use crate::proxy::sharded::planned::Planned;
 use crate::proxy::sharded::post::{Post, lock};
 use crate::proxy::sharded::recovery::Recovery;
@@ -47,10 +48,24 @@ pub(super) struct Snapshot {
     topology: Topology,
     /// What functions and triggers leave in their sessions, on the first shard and therefore on all.
     functions: Arc<Functions>,
+    /// For each shard but the first, if it could be asked.
+    numbers: Vec<Option<Arc<Numbers>>>,
     plans: Mutex<Plans>,
 }
 
 impl Snapshot {
+    /// What a shard's numbers of types and tables are on the first; none for the first.
+    ///
+    /// # Errors
+    /// The shard could not be asked.
+    pub fn numbers(&self, shard: usize) -> Result<Option<&Arc<Numbers>>, Failure> {
+        let unknown = || Failure::error("08006", "a shard could not be asked for the numbers of its types");
+        match shard.checked_sub(1) {
+            None => Ok(None),
+            Some(at) => self.numbers.get(at).and_then(Option::as_ref).map(Some).ok_or_else(unknown),
+        }
+    }
+
     fn plans(&self) -> MutexGuard<'_, Plans> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -257,7 +272,9 @@ impl Shared {
     async fn read(&self) -> Result<Snapshot> {
         let client = db::connect(&self.catalog_url).await?;
         let fingerprint = db::catalog::fingerprint(&client).await?;
-        let catalog = db::catalog::load(&client).await?;
+        let mut catalog = db::catalog::load(&client).await?;
+        let (first, enums) = numbers::named(db::catalog::text_rows(&client, NUMBERS).await?);
+        catalog.enums = enums;
         let topology =
             Topology::new(&self.settings, Arc::new(catalog)).map_err(|error| Error::config(error.to_string()))?;
         for problem in topology.problems() {
@@ -267,8 +284,16 @@ impl Shared {
         let callers = db::catalog::text_rows(&client, CALLERS).await?;
         let functions = definitions.finish(&callers, &db::catalog::text_rows(&client, REACHES).await?);
         let functions = Arc::new(functions);
+        let mut numbers = Vec::new();
+        for post in self.posts.iter().skip(1) {
+            let asked = post.try_ask(async |client: &_| db::catalog::text_rows(client, NUMBERS).await).await;
+            if let Err(error) = &asked {
+                tracing::warn!(shard = post.name, %error, "the numbers of its types could not be read");
+            }
+            numbers.push(asked.ok().map(|rows| Arc::new(Numbers::new(&first, &numbers::named(rows).0))));
+        }
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        Ok(Snapshot { generation, fingerprint, topology, functions, plans: Mutex::default() })
+        Ok(Snapshot { generation, fingerprint, topology, functions, numbers, plans: Mutex::default() })
     }
 }
 

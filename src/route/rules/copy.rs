@@ -7,7 +7,7 @@ use crate::route::rules::insert::table_of;
 use crate::route::rules::spread::{Default, default_of};
 use crate::route::topology::Sharded;
 use crate::sql::catalog::{Table, TableKind};
-use crate::sql::facts::{CopyFacts, Relation, StatementKind};
+use crate::sql::facts::{CopyFacts, CopyFormat, Relation, StatementKind};
 
 /// COPY .. FROM STDIN stores each row by itself, as INSERT does: a row goes to the shard of its key's field, a reference table's rows go to all. The data is
 /// cut into rows as PostgreSQL cuts it, so options that would change that, or the meaning of a field, are refused.
@@ -30,6 +30,12 @@ pub(super) fn copy(context: &Context<'_>) -> Option<TemplatePlan> {
     let into = context.facts.kind == StatementKind::CopyFrom;
     if into && facts.other {
         return refuse("an option of COPY that is not understood", "leave FREEZE, FORCE_NULL and the like out");
+    }
+    if facts.format == CopyFormat::Binary && context.holds_numbers() {
+        return refuse(
+            "binary COPY of types of users, in which numbers differ from shard to shard",
+            "COPY as text or CSV",
+        );
     }
     let table = table_of(context, relation)?;
     match used {

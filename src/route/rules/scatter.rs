@@ -89,7 +89,7 @@ pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
         [] => None,
         keys => Some(Box::new(merge(context, scope, keys)?)),
     };
-    let instead = match order.is_some() || scope.locking.is_none() && has_types_of_users(context) {
+    let instead = match order.is_some() || scope.locking.is_none() && context.has_types_of_users() {
         true => rows_of_all(context, &[])
             .map(|(occurrences, parts)| Box::new(Collect { occurrences, parts, ..Collect::default() })),
         false => None,
@@ -103,61 +103,6 @@ pub(super) fn concat(context: &Context<'_>) -> Option<TemplatePlan> {
         None => "scatter-rows",
     };
     Some(context.plan(rule, Action::Scatter(Scatter { occurrences, limit, offset, order, instead })))
-}
-
-/// Types whose values are the same bytes on every server; others may be of users, and hold numbers of types in binary form.
-const KNOWN_TYPES: &[&str] = &[
-    "bigint",
-    "bit",
-    "bit varying",
-    "boolean",
-    "box",
-    "bytea",
-    "character",
-    "character varying",
-    "cidr",
-    "circle",
-    "date",
-    "double precision",
-    "inet",
-    "integer",
-    "interval",
-    "json",
-    "jsonb",
-    "line",
-    "lseg",
-    "macaddr",
-    "macaddr8",
-    "money",
-    "name",
-    "numeric",
-    "path",
-    "point",
-    "polygon",
-    "real",
-    "smallint",
-    "text",
-    "time",
-    "timestamp",
-    "tsquery",
-    "tsvector",
-    "uuid",
-    "xml",
-];
-
-/// Whether a table in it has columns of types that users have made, as far as that is known.
-fn has_types_of_users(context: &Context<'_>) -> bool {
-    let is_known = |column: &Column| {
-        let kind = column.type_name.trim_end_matches("[]");
-        let base = kind.split('(').next().unwrap_or(kind).trim_end();
-        KNOWN_TYPES.contains(&base) || ["time ", "timestamp ", "interval "].iter().any(|start| kind.starts_with(start))
-    };
-    context.relations().any(|(_, relation, _)| match &relation.source {
-        RelationSource::Table { table: Some(table), .. } => {
-            !context.topology.catalog().table(*table).columns.iter().all(is_known)
-        }
-        _ => false,
-    })
 }
 
 /// The types by which rows are merged, as `format_type` prints them; those of text, where the collation is C.

@@ -363,3 +363,72 @@ fn many_rows_pass_through_at_the_clients_pace() {
     drop(gone);
     assert_eq!(raw.value("select name from customers where name = 'n9ä'"), "n9ä");
 }
+
+/// A client knows types and tables by the first shard's numbers, whichever shard answers.
+#[test]
+fn numbers_of_types_and_tables_are_the_first_shards() {
+    let both = Both::new(3);
+    let mut raw = both.several();
+    raw.query("create type mood as enum ('sad', 'happy')");
+    raw.query("create type pair as (a int, m mood)");
+    raw.query("create table moods (id bigint primary key, m mood, ms mood[], p pair)");
+    for id in 1..=12 {
+        let row = format!("insert into moods values ({id}, 'happy', '{{sad,happy}}', row({id}, 'sad'))");
+        assert_eq!(raw.query(&row), "C:INSERT_0_1 Z:I");
+    }
+    let mut number = |sql: &str| raw.value(sql).parse::<u32>().unwrap();
+    let (table, mood, moods, pair) = (
+        number("select oid from pg_class where relname = 'moods'"),
+        number("select oid from pg_type where typname = 'mood'"),
+        number("select oid from pg_type where typname = '_mood'"),
+        number("select oid from pg_type where typname = 'pair'"),
+    );
+    let described = |frames: &[Frame]| -> Vec<(u32, u32)> {
+        let (_, body) = frames.iter().find(|(tag, _)| *tag == b'T').expect("a description");
+        let (mut out, mut rest) = (Vec::new(), &body[2..]);
+        while !rest.is_empty() {
+            let name = rest.iter().position(|byte| *byte == 0).unwrap() + 1;
+            let word = |at: usize| u32::from_be_bytes(rest[name + at..name + at + 4].try_into().unwrap());
+            out.push((word(0), word(6)));
+            rest = &rest[name + 18..];
+        }
+        out
+    };
+    let expected = [(table, 20), (table, mood), (table, moods), (table, pair)];
+    let binary = |sql: &str, id: i64| {
+        let mut bind = b"\0\0\0\x01\0\x01\0\x01\0\0\0\x08".to_vec();
+        bind.extend(id.to_be_bytes());
+        bind.extend(b"\0\x01\0\x01");
+        [parse("", sql), frame(b'B', &bind), frame(b'D', b"P\0"), execute(), sync()].concat()
+    };
+    for id in 1..=12_i64 {
+        raw.send(&query(&format!("select id, m, ms, p from moods where id = {id}")));
+        assert_eq!(described(&raw.until_ready(1)), expected, "{id}");
+        raw.send(&binary("select id, m, ms, p from moods where id = $1", id));
+        let heard = raw.until_ready(1);
+        assert_eq!(described(&heard), expected, "{id}");
+        let (_, row) = heard.iter().find(|(tag, _)| *tag == b'D').unwrap();
+        // Within arrays and rows as well.
+        let inside = |number: u32| row.windows(4).any(|bytes| bytes == number.to_be_bytes());
+        assert!(inside(mood), "{id}: {}", shown(&heard));
+        // A type that the client declares.
+        let declared = [
+            b"\0select id from moods where id = $1 and m = $2\0\0\x02\0\0\0\x14".to_vec(),
+            mood.to_be_bytes().to_vec(),
+        ]
+        .concat();
+        raw.send(&[frame(b'P', &declared), bind("", &[&id.to_string(), "happy"]), execute(), sync()].concat());
+        assert!(shown(&raw.until_ready(1)).contains(&format!("D:{id} C:SELECT_1")), "{id}");
+        let update = format!("update moods set m = m where id = {id} returning ms");
+        let heard = raw.talk(&[parse("", &update), frame(b'B', b"\0\0\0\0\0\0\0\x01\0\x01"), execute(), sync()], 1);
+        assert!(heard.contains("C:UPDATE_1") || heard.contains("E:0A000"), "{heard}");
+    }
+    raw.send(&query("select id, m, ms, p from moods where id in (2, 3, 5, 7, 11)"));
+    assert_eq!(described(&raw.until_ready(1)), expected);
+    assert!(raw.query("copy moods to stdout (format binary)").starts_with("E:0A000"));
+    // What parameters are, too.
+    raw.send(&[parse("s", "select id from moods where id = 3 and m = $1"), frame(b'D', b"Ss\0"), sync()].concat());
+    let heard = raw.until_ready(1);
+    let (_, told) = heard.iter().find(|(tag, _)| *tag == b't').unwrap();
+    assert_eq!(told[2..], mood.to_be_bytes());
+}
