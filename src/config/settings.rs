@@ -93,7 +93,7 @@ choices! {
     pub enum Examples {
         /// Their shape at most: letters become `a`, digits `1`; what something is compared with becomes a parameter.
         Masked = "masked",
-        /// One statement of each template as a client sent it.
+        /// One statement of each template as a client sent it, and a few sets of the values that it was bound to.
         Plain = "plain",
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::proxy::care::{Care, Effect, Verdict};
 use crate::proxy::changes::{Change, change, name};
 use crate::proxy::functions::Functions;
+use crate::proxy::given::Given;
 use crate::proxy::guard::{Guard, Ruling, Rulings};
 use crate::proxy::mentions::{Mention, mentions};
 use crate::proxy::meter::Meter;
@@ -18,6 +19,7 @@ use crate::proxy::meter::templates::Place;
 use crate::proxy::{alone, strangers, traces};
 use crate::sql::lexer::{LexOptions, Lexer, Token, TokenKind};
 use crate::sql::template::{Keyword, Scanner, TemplateKey};
+use crate::wire::body::Reader;
 
 /// Templates kept before the cache starts anew.
 const MAX_TEMPLATES: usize = 50_000;
@@ -93,6 +95,24 @@ impl Analyzer {
         self.seen.note(&scan, sql, self.options);
         self.seen.remember(key);
         self.seen.last
+    }
+
+    /// Whether the values that a statement is bound to are wanted.
+    #[inline]
+    pub fn wants_sample(&self, place: Place) -> bool {
+        self.seen
+            .meter()
+            .and_then(|meter| meter.templates.as_ref())
+            .is_some_and(|templates| templates.wants_sample(place))
+    }
+
+    /// Keeps the values that a statement is bound to: `rest` is its text with the types of its parameters, `bound` what Bind has behind the names.
+    pub fn sample(&self, place: Place, rest: &[u8], bound: &[u8]) {
+        let Some(templates) = self.seen.meter().and_then(|meter| meter.templates.as_ref()) else { return };
+        let mut reader = Reader::new(rest);
+        let count = reader.cstr().and_then(|_| reader.u16()).unwrap_or_default();
+        let types: Vec<u32> = (0..count).map_while(|_| reader.u32().ok()).collect();
+        templates.sample(place, Given::read(&mut Reader::new(bound)).ok().and_then(|given| given.shown(&types)));
     }
 
     /// What a text, of one statement or several, does to its session.

@@ -365,6 +365,10 @@ impl Conversation {
             None if name.is_empty() => self.unnamed_place,
             None => Place::default(),
         };
+        if ways.analyzer.wants_sample(self.bound) {
+            let rest = statement.as_ref().map_or(&[][..], |statement| &statement.rest);
+            ways.analyzer.sample(self.bound, rest, reader.rest());
+        }
         let change = self.change.take();
         if change.is_some() || !self.portals.is_empty() {
             self.note_portal(portal, change.map(|change| *change));

@@ -46,6 +46,7 @@ pub mod from_client;
 mod from_server;
 pub mod functions;
 pub mod gate;
+mod given;
 pub mod guard;
 mod guarded;
 pub mod handover;

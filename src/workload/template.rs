@@ -212,16 +212,15 @@ impl Template {
     }
 
     /// Adds what a proxy knows besides of executions that are counted.
-    pub(super) fn passed(&mut self, observation: &Observation<'_>, passed: &Passed) {
+    pub(super) fn passed(&mut self, passed: &Passed) {
         self.errors += passed.errors;
         self.latency.merge(&passed.latency);
         self.longest_run = self.longest_run.max(passed.longest_run);
         self.loops += passed.loops;
         self.idles += passed.idles;
         self.idle_ms = self.idle_ms.max(passed.idle_ms);
-        if let Some(parameters) = observation.parameters.filter(|_| self.parameters.len() < MAX_PARAMETER_SETS) {
-            self.parameters.push(clean(parameters, MAX_PARAMETER_BYTES).0);
-        }
+        let room = MAX_PARAMETER_SETS.saturating_sub(self.parameters.len());
+        self.parameters.extend(passed.parameters.iter().take(room).cloned());
     }
 
     /// Counts a duration in milliseconds.

@@ -7,7 +7,7 @@ mod row;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +25,8 @@ const MAX_TEXT: usize = 2048;
 /// The longest statement kept to be examined, in bytes, and all of them together.
 const MAX_EXAMPLE: usize = 16 * 1024;
 const MAX_ALL_EXAMPLES: usize = 16 << 20;
+/// How many sets of a template's parameters are kept.
+const MAX_SAMPLES: usize = 3;
 
 /// A template's place and who holds it; the default is the place of the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +73,8 @@ pub struct Templates {
     rows: Vec<Box<[Row]>>,
     /// Who holds each place now.
     holders: Box<[AtomicU32]>,
+    /// Whether values of parameters are wanted of each place's template.
+    wanted: Box<[AtomicBool]>,
     taken: Mutex<Taken>,
     /// Held by whoever writes the file.
     pub(in crate::proxy) file: Mutex<()>,
@@ -103,9 +107,19 @@ struct Holder {
     latency_before: Latency,
     /// The statement that was seen first, unless it is too long or no room was left.
     example: Option<Arc<str>>,
+    /// Some sets of parameters, where constants may be told, and how many there were.
+    samples: Vec<Box<str>>,
+    sampled: usize,
     /// What rules found in it, how often it had run by then, and what its traits told.
     found: Arc<[Found]>,
     examined: Option<(u64, (bool, u64))>,
+}
+
+impl Taken {
+    /// Constants may be told.
+    fn tells(&self) -> bool {
+        self.saving.as_ref().is_some_and(|saving| !saving.masked)
+    }
 }
 
 impl Templates {
@@ -115,6 +129,7 @@ impl Templates {
         Self {
             rows: (0..workers.max(1)).map(|_| (0..places).map(|_| Row::default()).collect()).collect(),
             holders: (0..places).map(|_| AtomicU32::new(0)).collect(),
+            wanted: (0..places).map(|_| AtomicBool::new(false)).collect(),
             file: Mutex::default(),
             taken: Mutex::new(Taken {
                 free: (1..places as u32).rev().collect(),
@@ -162,12 +177,14 @@ impl Templates {
             taken.examples += example.len();
             // Where more come than can be examined, the rest is found later: see `grown`.
             let fresh = Subject { place, example: example.clone(), passed: Passed::default() };
-            let _ = taken.examiner.as_ref().map(|examiner| examiner.try_send(fresh));
+            let _ = taken.examiner.as_ref().is_some_and(|examiner| examiner.try_send(fresh).is_ok());
         }
         taken.by_key.insert(key.clone(), at);
         let (before, latency_before) = (self.sum(at), self.told(at).0);
         let (found, examined) = (Arc::default(), None);
-        let holder = Holder { key, text, control, before, latency_before, example, found, examined };
+        self.want(at, taken.tells());
+        let (samples, sampled) = (Vec::new(), 0);
+        let holder = Holder { key, text, control, before, latency_before, example, samples, sampled, found, examined };
         taken.by_place.insert(at, holder);
         place
     }
@@ -179,7 +196,39 @@ impl Templates {
 
     /// Has them saved there from now on.
     pub fn save_at(&self, saving: Option<Saving>) {
-        self.lock().saving = saving;
+        let mut taken = self.lock();
+        taken.saving = saving;
+        let tells = taken.tells();
+        for (at, holder) in &mut taken.by_place {
+            self.want(*at, tells);
+            if !tells {
+                holder.samples = Vec::new();
+            }
+        }
+    }
+
+    fn want(&self, at: u32, is_wanted: bool) {
+        self.wanted.get(at as usize).into_iter().for_each(|wanted| wanted.store(is_wanted, Ordering::Relaxed));
+    }
+
+    /// Whether the values of a statement that is to run now are wanted.
+    #[inline]
+    pub fn wants_sample(&self, place: Place) -> bool {
+        self.wanted.get(place.at as usize).is_some_and(|wanted| wanted.load(Ordering::Relaxed))
+    }
+
+    /// Keeps the values of one execution, as PostgreSQL logs them: the last few of those that were wanted.
+    pub fn sample(&self, place: Place, values: Option<String>) {
+        let mut taken = self.lock();
+        self.want(place.at, false);
+        let tells = taken.tells() && self.holds(place);
+        let Some((holder, values)) = taken.by_place.get_mut(&place.at).filter(|_| tells).zip(values) else { return };
+        let at = holder.sampled % MAX_SAMPLES;
+        match holder.samples.get_mut(at) {
+            Some(old) => *old = values.into(),
+            None => holder.samples.push(values.into()),
+        }
+        holder.sampled += 1;
     }
 
     /// Where they are saved.
@@ -237,6 +286,8 @@ impl Templates {
                 calls >= 10 && calls >= before.saturating_mul(4) || self.told(*at).1.tells() != told
             };
             let example = holder.example.clone().filter(|_| holder.examined.is_none_or(grown))?;
+            // Values of now and then, not of the beginning only.
+            self.want(*at, taken.tells());
             Some(Subject { place: self.current(*at, holder.control), example, passed: self.passed(*at, holder) })
         };
         taken.by_place.iter().filter_map(subject).collect()
@@ -280,6 +331,7 @@ impl Templates {
             loops: short(traits.loops),
             idles: traits.idles,
             idle_ms: traits.longest_idle as f64 / 1e6,
+            parameters: holder.samples.iter().map(|values| values.to_string()).collect(),
         }
     }
 

@@ -7,11 +7,11 @@
 use crate::exec::collect::Collected;
 use crate::exec::concat::{Columns, named_types};
 use crate::proxy::care::Care;
+use crate::proxy::given::Given;
 use crate::proxy::sharded::extended::Step;
 use crate::proxy::sharded::merge::Part;
 use crate::proxy::sharded::names::Target;
-pub(super) use crate::proxy::sharded::prepare::Given;
-use crate::proxy::sharded::prepare::{malformed, read_parameters};
+use crate::proxy::sharded::prepare::malformed;
 use crate::proxy::sharded::scatter::{complete, in_one_go};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::fold::{Fold, Folding};
@@ -46,7 +46,7 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     /// The values that were bound.
     pub fn given(&self) -> Result<Option<Given<'_>>, Trouble> {
-        let read = |rest| read_parameters(&mut Reader::new(rest)).map_err(malformed);
+        let read = |rest| Given::read(&mut Reader::new(rest)).map_err(malformed);
         self.values.map(read).transpose()
     }
 }

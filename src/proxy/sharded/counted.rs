@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::exec::transaction::Status;
+use crate::proxy::given::Given;
 use crate::proxy::meter::seen::Seen;
 use crate::proxy::meter::templates::Numbers;
 use crate::proxy::meter::timing::now;
@@ -32,6 +33,7 @@ impl ShardedSession {
         if group.is_empty() {
             return Ok(());
         }
+        self.sample(group);
         let executed = self.executed(group);
         let began = now();
         let done = self.send_group(target, group).await;
@@ -42,6 +44,24 @@ impl ShardedSession {
             self.count_one(sql, named.key, (each, ended), done.is_err());
         }
         done
+    }
+
+    /// Keeps values that statements are bound to, where they are wanted.
+    fn sample(&self, group: &[Step]) {
+        let meter = &self.database.meter;
+        let Some(templates) = &meter.templates else { return };
+        for step in group {
+            let Step::Bind { named, rest, .. } = step else { continue };
+            let place = SEEN.with(|seen| {
+                let mut seen = seen.try_borrow_mut().ok()?;
+                seen.follow(meter);
+                seen.known(named.key?)
+            });
+            if let Some(place) = place.filter(|place| templates.wants_sample(*place)) {
+                let given = Given::read(&mut Reader::new(rest)).ok();
+                templates.sample(place, given.and_then(|given| given.shown(&named.types)));
+            }
+        }
     }
 
     /// The statements that a group executes.

@@ -3,8 +3,8 @@
 use crate::exec::concat::{Concat, Verdict, has_local, named_types, without_last};
 use crate::exec::merge::{Key, Merge};
 use crate::proxy::care::Care;
+use crate::proxy::given::Given;
 use crate::proxy::sharded::collect::{Asked, bind, execute, with_types};
-use crate::proxy::sharded::prepare::Given;
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::Shards;
 use crate::route::merge::SortedBy;

@@ -87,7 +87,7 @@ impl Numbers {
         }
         for (at, numbers, must) in places {
             let place = body.get_mut(at..at + 4).ok_or(Malformed)?;
-            let own = u32::from_be_bytes(place.as_ref().try_into().map_err(|_| Malformed)?);
+            let own = u32::from_be_bytes(<[u8; 4]>::try_from(&*place).map_err(|_| Malformed)?);
             if own >= FIRST_OF_USERS {
                 let there = match numbers.get(&own) {
                     Some(there) => *there,
@@ -121,7 +121,7 @@ impl Numbers {
         reader.u16()?;
         let start = body.len() - reader.rest().len();
         for place in body.get_mut(start..).unwrap_or_default().chunks_exact_mut(4) {
-            let there = u32::from_be_bytes(place.as_ref().try_into().map_err(|_| Malformed)?);
+            let there = u32::from_be_bytes(<[u8; 4]>::try_from(&*place).map_err(|_| Malformed)?);
             if let Some(own) = self.back.get(&there) {
                 place.copy_from_slice(&own.to_be_bytes());
             }

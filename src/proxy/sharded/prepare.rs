@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::exec::transaction::Status;
 use crate::pool::statements::Statement;
 use crate::proxy::definitions::meaning;
+use crate::proxy::given::Given;
 use crate::proxy::sharded::collect::COMPUTES;
 use crate::proxy::sharded::execute::is_prepare;
 use crate::proxy::sharded::extended::{Ahead, Step};
@@ -43,15 +44,6 @@ impl Foreseen {
     fn is_of(&self, body: &[u8], named: &Arc<Named>) -> bool {
         self.body == body.as_ptr() as usize && Arc::ptr_eq(&self.named, named)
     }
-}
-
-/// Bind's parameters.
-pub(super) struct Given<'a> {
-    /// Their values.
-    pub values: Vec<Option<&'a [u8]>>,
-    formats: Vec<u16>,
-    /// What follows them: the formats of the result's columns.
-    pub result_formats: &'a [u8],
 }
 
 fn other_numbers() -> Failure {
@@ -202,7 +194,7 @@ impl ShardedSession {
         if let Some(foreseen) = self.foreseen.take().filter(|foreseen| foreseen.is_of(body, &named)) {
             return Ok(Bound { portal, planned: foreseen.planned, named, rest, target: foreseen.target });
         }
-        let given = read_parameters(&mut reader).map_err(malformed)?;
+        let given = Given::read(&mut reader).map_err(malformed)?;
         let parameters: Vec<Parameter<'_>> = given
             .values
             .iter()
@@ -264,38 +256,6 @@ impl ShardedSession {
         let step = Step::Bind { named, planned, portal: portal.into(), rest: rest.to_vec() };
         Ok((target, (target != Target::Own).then_some(step)))
     }
-}
-
-impl Given<'_> {
-    /// Whether some column of the answer is wanted in binary form.
-    pub fn asks_binary(&self) -> bool {
-        self.result_formats.get(2..).is_some_and(|formats| formats.iter().any(|byte| *byte != 0))
-    }
-
-    /// The format code of a parameter (PostgreSQL: none given means text, one given means all).
-    pub(super) fn format(&self, index: usize) -> u16 {
-        match self.formats.as_slice() {
-            [] => 0,
-            [all] => *all,
-            each => each.get(index).copied().unwrap_or(0),
-        }
-    }
-}
-
-pub(super) fn read_parameters<'a>(reader: &mut Reader<'a>) -> Result<Given<'a>, Malformed> {
-    let count = reader.u16()?;
-    let formats: Vec<u16> = (0..count).map(|_| reader.u16()).collect::<Result<_, _>>()?;
-    let count = reader.u16()?;
-    let mut values = Vec::new();
-    for _ in 0..count {
-        let length = reader.u32()?.cast_signed();
-        values.push(match usize::try_from(length) {
-            Ok(length) => Some(reader.bytes(length)?),
-            Err(_) if length == -1 => None,
-            Err(_) => return Err(Malformed),
-        });
-    }
-    Ok(Given { values, formats, result_formats: reader.rest() })
 }
 
 /// A message that does not hold what its type promises.

@@ -1,7 +1,8 @@
 //! INSERT .. SELECT over shards: the query's rows, each to the shard of its key.
 
 use crate::exec::collect::{Collected, value};
-use crate::proxy::sharded::collect::{Asked, COMPUTES, Described, Given, TEXT_ARRAY, bind, parse};
+use crate::proxy::given::Given;
+use crate::proxy::sharded::collect::{Asked, COMPUTES, Described, TEXT_ARRAY, bind, parse};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
 use crate::route::collect::settings_question;
 use crate::route::copy::KeyField;

@@ -1,7 +1,7 @@
 //! The workload that passed, saved and read by `lint` and `advise`.
 
 use super::Stage;
-use crate::proxy::raw::{bind, execute, parse, sync};
+use crate::proxy::raw::{bind, execute, frame, parse, sync};
 use crate::support::{pgweir, stderr, stdout};
 
 #[test]
@@ -58,10 +58,17 @@ fn examples_are_plain_where_that_is_wished_and_saving_needs_a_file() {
     let top = format!("stats: {{workload: \"{}\", workload_interval: 100ms, examples: plain}}", file.display());
     let stage = Stage::new("", &top);
     stage.client("app").query("select id from t where name = 'visible'");
+    // Values of parameters as they were bound, in either protocol's form, the last of them too.
+    let typed = frame(b'P', &[&b"n\0select id from t where id = $1\0\0\x01"[..], &23u32.to_be_bytes()].concat());
+    let four = frame(b'B', &[&b"\0n\0\0\x01\0\x01\0\x01\0\0\0\x04"[..], &4711u32.to_be_bytes(), &[0, 0]].concat());
+    let mut client = stage.client("app");
+    client.talk(&[parse("s", "select id from t where name = $1"), bind("s", &["it's bound"]), execute(), sync()], 1);
+    client.talk(&[typed, four, execute(), sync()], 1);
     // It comes by itself.
     crate::support::wait_until("it is saved", || {
         stage.client("app").query("select 1");
-        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("'visible'"))
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        ["'visible'", "$1 = 'it''s bound'", "$1 = '4711'"].iter().all(|part| text.contains(part))
     });
     let stage = Stage::new("", "");
     assert_eq!(stage.console().query("save workload"), "E:55000 Z:I");
