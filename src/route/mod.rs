@@ -117,6 +117,7 @@ fn unparsed_facts(sql: &str, reason: String) -> Facts {
         relations: Vec::new(),
         predicates: Vec::new(),
         assignments: Vec::new(),
+        other_inserts: Vec::new(),
         insert: None,
         copy: None,
         functions: Vec::new(),

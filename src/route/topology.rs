@@ -46,6 +46,14 @@ pub struct Placed {
     pub placement: Arc<Placement>,
 }
 
+impl Placed {
+    /// Whether equal keys of two tables lie on one shard.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let same = Arc::ptr_eq(&self.placement, &other.placement) || self.placement == other.placement;
+        same && self.key.is_comparable_with(other.key)
+    }
+}
+
 /// All shards and tables of one database. Made anew when the configuration or the catalog changes.
 #[derive(Debug)]
 pub struct Topology {

@@ -49,19 +49,11 @@ pub(super) fn search_path(context: &Context<'_>) -> Option<TemplatePlan> {
 /// Statements whose effect over several shards is not worked out in this version.
 pub(super) fn unsupported(context: &Context<'_>) -> Option<TemplatePlan> {
     let facts = context.facts;
-    let hint = match facts.kind {
-        StatementKind::Merge => "write INSERT .. ON CONFLICT or UPDATE instead",
-        StatementKind::Other if facts.command == "DECLARE" && !facts.writes_in_cte => return None,
-        StatementKind::Other if facts.writes_in_cte => "send the statements one after the other in a transaction",
-        StatementKind::Other => "send it to a shard directly",
-        _ if facts.writes_in_cte => "send the statements one after the other in a transaction",
-        _ => return None,
-    };
-    let what = match facts.writes_in_cte {
-        true => "a statement that writes inside WITH".to_owned(),
-        false => facts.command.clone(),
-    };
-    Some(context.refuse("unsupported", None, format!("{what} is not available in a sharded database yet"), hint))
+    if facts.kind != StatementKind::Other || facts.command == "DECLARE" || facts.writes_in_cte {
+        return None;
+    }
+    let reason = format!("{} is not available in a sharded database yet", facts.command);
+    Some(context.refuse("unsupported", None, reason, "send it to a shard directly"))
 }
 
 /// A table that the configuration does not name could lie anywhere.

@@ -61,7 +61,7 @@ pub(super) fn generated(context: &Context<'_>) -> Option<TemplatePlan> {
 }
 
 /// Whether a value of the column that is left out must come from the first shard.
-fn is_made_up(sharded: &Sharded, column: &Column) -> bool {
+pub(super) fn is_made_up(sharded: &Sharded, column: &Column) -> bool {
     let counts = || {
         let by_default = column.default.as_ref().is_some_and(|default| default.contains("nextval"));
         is_identity(column) || by_default || column.type_name.contains("serial")
@@ -76,7 +76,7 @@ fn is_identity(column: &Column) -> bool {
     column.generated && column.default.is_none()
 }
 
-fn is_given(context: &Context<'_>, facts: &InsertFacts, column: &Column, position: usize) -> bool {
+pub(super) fn is_given(context: &Context<'_>, facts: &InsertFacts, column: &Column, position: usize) -> bool {
     let at = match &facts.columns {
         Some(columns) => columns.iter().position(|name| *name == column.name),
         None => Some(position),
@@ -94,7 +94,7 @@ fn is_given(context: &Context<'_>, facts: &InsertFacts, column: &Column, positio
     }
 }
 
-fn set_to_default<'a>(context: &'a Context<'_>, table: &'a Table) -> impl Iterator<Item = &'a Column> {
+pub(super) fn set_to_default<'a>(context: &'a Context<'_>, table: &'a Table) -> impl Iterator<Item = &'a Column> {
     let assigned = context.facts.assignments.iter();
     let defaults = assigned.filter(|(_, value)| value.span().of(context.around.sql).eq_ignore_ascii_case("default"));
     defaults.filter_map(|(column, _)| table.column(&column.name))

@@ -2,13 +2,15 @@
 
 use crate::route::constant::Choice;
 use crate::route::context::{Context, Use, table_name};
-use crate::route::infer::{Key, Knowledge, is_placed, type_of};
+use crate::route::infer::{Key, Knowledge, is_placed};
+use crate::route::key::KeyType;
 use crate::route::plan::{Action, Occurrence, Pin, TemplatePlan};
 use crate::route::topology::{Placed, Sharded};
 use crate::sql::catalog::Table;
-use crate::sql::facts::{InsertFacts, Operand, Projection, Relation, RelationId, ScopeId};
+use crate::sql::facts::{InsertFacts, Operand, Relation, ScopeId};
 
 use super::key::occurrence;
+use super::origin::{self, Origin};
 
 /// A row belongs on the shard of its key, so the statement goes there when all of its rows do, and when all that it reads
 /// lies there too. The key must be a constant: a value that the server computes would come too late.
@@ -66,10 +68,10 @@ pub(super) fn key_position(table: &Table, sharded: &Sharded, facts: &InsertFacts
     }
 }
 
-type Reason = (crate::sql::facts::Span, String, String);
+pub(super) type Reason = (crate::sql::facts::Span, String, String);
 
 /// One occurrence for each row's key.
-fn stored(
+pub(super) fn stored(
     context: &Context<'_>,
     relation: &Relation,
     sharded: &Sharded,
@@ -125,7 +127,7 @@ fn same_choice(a: &Occurrence, b: &Occurrence) -> bool {
     }
 }
 
-fn pin(sharded: &Sharded, placed: &Placed, choices: Vec<Choice>) -> Pin {
+pub(super) fn pin(sharded: &Sharded, placed: &Placed, choices: Vec<Choice>) -> Pin {
     Pin::Key {
         column: sharded.key.clone(),
         key: placed.key,
@@ -152,40 +154,62 @@ fn selected(
         );
         (relation.span, format!("the key of the rows that are inserted is not known: {reason}"), hint)
     };
-    if !context.facts.set_operations.is_empty() {
-        return Err(because("the rows come from a set operation"));
-    }
-    let projection = context.facts.scopes.get(scope.0).map(|scope| scope.projection.as_slice()).unwrap_or_default();
-    if projection.iter().any(|item| !matches!(item, Projection::Item { .. })) {
-        return Err(because("the SELECT list has a star"));
-    }
-    let Some(Projection::Item { value, .. }) = projection.get(position) else {
-        return Err(because("the SELECT list is shorter than the column list"));
-    };
-    let pins = match value {
-        Operand::Column(column) => {
-            let source = type_of(context, column).filter(|(_, key)| key.is_comparable_with(placed.key));
-            let Some((source, _)) = source.filter(|(source, _)| !is_nullable(context, *source)) else {
-                return Err(because("the column is of another type, or NULL in some rows"));
-            };
-            let key = Key { column: &column.name, key: placed.key, placement: placed.placement.clone() };
-            let found = Knowledge::of(context, scope).pins(source, &key, false);
-            let choices = found.into_iter().find_map(|pin| match pin {
-                Pin::Key { choices, .. } => Some(choices),
-                Pin::Local(_) => None,
-            });
-            vec![pin(sharded, placed, choices.ok_or_else(|| because("the column equals no constant"))?)]
-        }
-        value => {
-            let choice = Choice::of(value, placed.key, &context.around).map_err(|why| because(&why))?;
-            vec![pin(sharded, placed, vec![choice])]
-        }
-    };
-    Ok(Occurrence { name: table_name(relation), span: value.span(), pins })
+    let origin = origin::of_output(context, scope, position);
+    let origin = origin.ok_or_else(|| because("it is not seen where the column comes from, or it may be NULL"))?;
+    let pins = vec![pin(sharded, placed, choices(context, &origin, sharded, placed).map_err(|why| because(&why))?)];
+    Ok(Occurrence { name: table_name(relation), span: origin.span(context), pins })
 }
 
-fn is_nullable(context: &Context<'_>, relation: RelationId) -> bool {
-    context.facts.relations.get(relation.0).is_none_or(|relation| relation.nullable)
+/// The constants of which each value is one.
+pub(super) fn choices(
+    context: &Context<'_>,
+    origin: &Origin<'_>,
+    sharded: &Sharded,
+    placed: &Placed,
+) -> Result<Vec<Choice>, String> {
+    let (relation, name) = match origin {
+        Origin::Column(relation, name) => (*relation, name),
+        Origin::Operand(value) => return Choice::of(value, placed.key, &context.around).map(|choice| vec![choice]),
+    };
+    let source = context.facts.relations.get(relation.0).ok_or("its table is not known")?;
+    let column = table_of(context, source).and_then(|table| table.column(name));
+    let kind = column.and_then(|column| KeyType::of_column(column).ok());
+    if !kind.is_some_and(|kind| kind.is_comparable_with(placed.key)) {
+        return Err(format!("the column {name} is of another type than {}", sharded.key));
+    }
+    if let Some((_, inserted)) = context.facts.other_inserts.iter().find(|(target, _)| *target == relation) {
+        return given(context, source, inserted, name, placed);
+    }
+    let key = Key { column: name, key: placed.key, placement: placed.placement.clone() };
+    let found = Knowledge::of(context, source.scope).pins(relation, &key, false);
+    let choices = found.into_iter().find_map(|pin| match pin {
+        Pin::Key { choices, .. } => Some(choices),
+        Pin::Local(_) => None,
+    });
+    choices.ok_or_else(|| "the column equals no constant".to_owned())
+}
+
+/// The constants that an INSERT of rows gives a column.
+fn given(
+    context: &Context<'_>,
+    target: &Relation,
+    facts: &InsertFacts,
+    name: &str,
+    placed: &Placed,
+) -> Result<Vec<Choice>, String> {
+    let table = table_of(context, target).ok_or("its table is not known")?;
+    let position = match &facts.columns {
+        Some(columns) => columns.iter().position(|column| column == name),
+        None => table.columns.iter().position(|column| column.name == name),
+    };
+    let value = |row: &Vec<Option<Operand>>| match position.and_then(|at| row.get(at)) {
+        Some(Some(value)) => Choice::of(value, placed.key, &context.around),
+        _ => Err("it is not among the values that are inserted".to_owned()),
+    };
+    if facts.rows.is_empty() {
+        return Err("the rows of the INSERT before it are not seen".to_owned());
+    }
+    facts.rows.iter().map(value).collect()
 }
 
 /// The catalog's table of a relation.

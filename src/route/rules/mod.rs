@@ -17,6 +17,8 @@ mod insert;
 mod key;
 mod moments;
 mod moved;
+mod nested;
+mod origin;
 mod reference;
 pub(super) mod scatter;
 mod selected;
@@ -45,6 +47,8 @@ const RULES: &[Rule] = &[
     any::catalog,
     any::mixed_catalog,
     any::no_table,
+    nested::merge,
+    nested::writes_in_with,
     moved::key_update,
     generated::generated,
     copy::copy,
@@ -80,6 +84,8 @@ pub const NAMES: &[&str] = &[
     "insert-by-key",
     "insert-select",
     "insert-local",
+    "merge",
+    "writes-in-with",
     "reference-write",
     "reference-read",
     "scatter-rows",

@@ -278,8 +278,8 @@ pub(super) fn occurrences(context: &Context<'_>) -> Option<Vec<Occurrence>> {
         match first {
             None => first = Some((id, &sharded.key, placed)),
             Some((other, key, anchor)) => {
-                let together = std::sync::Arc::ptr_eq(&anchor.placement, &placed.placement)
-                    && known.are_equal((other, key.to_owned()), (id, sharded.key.clone()));
+                let together =
+                    anchor.is_alike(placed) && known.are_equal((other, key.to_owned()), (id, sharded.key.clone()));
                 if !together {
                     return None;
                 }

@@ -71,6 +71,7 @@ impl<'a> Builder<'a> {
             relations: Vec::new(),
             predicates: Vec::new(),
             assignments: Vec::new(),
+            other_inserts: Vec::new(),
             insert: None,
             copy: None,
             functions: Vec::new(),

@@ -1,9 +1,9 @@
 //! INSERT, UPDATE, DELETE and MERGE.
 
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, Expr, FromTable, Ident, Insert, Merge, MergeAction, MergeInsertKind,
-    MergeUpdateKind, ObjectName, OnConflictAction, OnInsert, OutputClause, Query, SelectItem, SetExpr, Statement,
-    TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind,
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, Ident, Insert, Merge, MergeAction, MergeClauseKind,
+    MergeInsertKind, MergeUpdateKind, ObjectName, OnConflictAction, OnInsert, OutputClause, Query, SelectItem, SetExpr,
+    Statement, TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind,
 };
 
 use super::build::Builder;
@@ -84,6 +84,8 @@ impl Builder<'_> {
         self.leave();
         if self.facts.insert.is_none() && scope == ScopeId(0) {
             self.facts.insert = Some(facts);
+        } else {
+            self.facts.other_inserts.push((target, facts));
         }
     }
 
@@ -274,6 +276,8 @@ impl Builder<'_> {
         self.make_nullable(&[target]);
         self.condition(&merge.on, Place::top(Clause::OuterOn));
         for clause in &merge.clauses {
+            let by_source = matches!(clause.clause_kind, MergeClauseKind::NotMatchedBySource);
+            self.unknown_if(by_source, "WHEN NOT MATCHED BY SOURCE");
             if let Some(predicate) = &clause.predicate {
                 self.condition(predicate, Place::ELSEWHERE);
             }
@@ -282,9 +286,14 @@ impl Builder<'_> {
                     self.unknown_if(insert.insert_predicate.is_some(), "MERGE .. INSERT .. WHERE");
                     match &insert.kind {
                         MergeInsertKind::Values(values) => {
-                            for value in values.rows.iter().flat_map(|row| &row.content) {
-                                self.value_or_default(value);
-                            }
+                            let columns: Vec<String> =
+                                insert.columns.iter().filter_map(qualified).map(|(_, name)| name).collect();
+                            let mut row = |row: &[Expr]| row.iter().map(|value| self.value_or_default(value)).collect();
+                            let rows = values.rows.iter().map(|values| row(&values.content)).collect();
+                            let columns = (!columns.is_empty()).then_some(columns);
+                            let facts =
+                                InsertFacts { columns, rows, query: None, default_values: false, on_conflict: None };
+                            self.facts.other_inserts.push((target, facts));
                         }
                         MergeInsertKind::Row | MergeInsertKind::Wildcard => self.unknown("MERGE .. INSERT ROW"),
                     }

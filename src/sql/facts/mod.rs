@@ -444,6 +444,8 @@ pub struct Facts {
     pub assignments: Vec<(ColumnRef, Operand)>,
     /// What an INSERT supplies, when the statement itself is one (not a CTE inside it).
     pub insert: Option<InsertFacts>,
+    /// What INSERTs inside WITH and MERGE supply, each with its target.
+    pub other_inserts: Vec<(RelationId, InsertFacts)>,
     /// What a COPY says.
     pub copy: Option<CopyFacts>,
     /// Function calls anywhere.
