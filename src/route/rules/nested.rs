@@ -24,8 +24,12 @@ pub(super) fn writes_in_with(context: &Context<'_>) -> Option<TemplatePlan> {
         return None;
     }
     let kind = context.facts.kind;
-    let modifies = matches!(kind, StatementKind::Insert | StatementKind::Update | StatementKind::Delete);
-    if !modifies && !(kind == StatementKind::Other && matches!(&*context.facts.command, "SELECT" | "WITH")) {
+    let is_known = match kind {
+        StatementKind::Insert | StatementKind::Update | StatementKind::Delete => true,
+        StatementKind::Other => matches!(&*context.facts.command, "SELECT" | "WITH"),
+        _ => false,
+    };
+    if !is_known {
         let reason = format!("{} with a statement that writes inside WITH", context.facts.command);
         let hint = "send the statements one after the other in a transaction";
         return Some(context.refuse("writes-in-with", None, reason, hint));
