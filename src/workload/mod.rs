@@ -8,6 +8,7 @@
 //! not fit is counted ([`Workload::left_out`]), never dropped silently.
 
 mod latency;
+mod load;
 mod mask;
 mod sessions;
 mod template;
@@ -20,6 +21,7 @@ use rustc_hash::FxHasher;
 use serde::{Deserialize, Serialize};
 
 pub use latency::Latency;
+pub use load::Load;
 pub use mask::mask;
 pub use template::{LOOP_LENGTH, Place, Template};
 pub use values::Values;
@@ -188,6 +190,9 @@ pub struct Workload {
     pub statements: u64,
     /// Statements whose template did not fit within [`MAX_TEMPLATES`].
     pub left_out: u64,
+    /// What ran when, where the source says it.
+    #[serde(default, skip_serializing_if = "Load::is_empty")]
+    pub load: Load,
     templates: Vec<Template>,
     #[serde(skip)]
     index: Index,
@@ -262,6 +267,7 @@ impl Workload {
         self.reindex();
         self.statements += other.statements;
         self.left_out += other.left_out;
+        self.load.merge(&other.load);
         for template in other.templates {
             match self.index.get(&template.fingerprint.0) {
                 Some(at) => {
@@ -359,6 +365,9 @@ impl Workload {
             Outcome::Failed if self.sessions.failed(observation.session, at) => template.errors += 1,
             Outcome::Failed | Outcome::Executed => {
                 self.statements += 1;
+                if let Some(at_ms) = observation.at_ms {
+                    self.load.note(at_ms, observation.duration_ms);
+                }
                 template.seen(observation, constants);
                 let run = self.sessions.ran(observation, at);
                 template.ran_in_a_row(run, observation);
@@ -434,6 +443,7 @@ impl Sink for Workload {
         let pending = self.sessions.finished_after(session, milliseconds);
         if let Some(template) = pending.and_then(|at| self.templates.get_mut(at as usize)) {
             template.took(milliseconds);
+            self.load.took(milliseconds);
         }
     }
 }

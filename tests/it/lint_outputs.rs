@@ -114,6 +114,43 @@ fn other_formats_are_what_their_readers_expect() {
 }
 
 #[test]
+fn the_page_shows_the_load_and_fits_a_small_screen() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("postgresql.log");
+    let line = |minute: u32| {
+        format!(
+            "2026-03-04 10:{minute:02}:05.123 UTC [77] LOG:  duration: {}.000 ms  statement: SELECT a_rather_long_name_of_a_column_{minute} \
+             FROM orders WHERE note LIKE '%{}%'\n",
+            minute + 1,
+            "x".repeat(200)
+        )
+    };
+    std::fs::write(&log, (0..50).map(line).collect::<String>()).unwrap();
+    let html = lint(&["--format", "html", "--fail-on", "never", log.to_str().unwrap()], 0);
+    let load = html.split("<h2>Load over time</h2>").nth(1).expect("it is shown").split("<h2>").next().unwrap();
+    assert_eq!(load.matches("<svg").count(), 2);
+    assert!(load.contains("statements, at most <b>1</b>") && load.contains("at most <b>50.0 ms</b>"));
+    assert!(load.contains(">2026-03-04 10:00:0") && load.contains(">2026-03-04 10:49:20<"));
+    assert_eq!(load.matches("<rect").count(), 100);
+
+    // A page without a script is measured by one.
+    let measured = html.replace(
+        "</body>",
+        "<script>document.title = innerWidth + '/' + document.documentElement.scrollWidth</script></body>",
+    );
+    let page = folder.path().join("page.html");
+    std::fs::write(&page, measured.replace("<details", "<details open")).unwrap();
+    if let Some(heard) = crate::support::browse(&page) {
+        let title = heard.split("<title>").nth(1).unwrap().split("</title>").next().unwrap().to_owned();
+        let (inner, scroll) = title.split_once('/').expect("the script has run");
+        assert!(scroll.parse::<u32>().unwrap() <= inner.parse::<u32>().unwrap(), "wider than the screen: {title}");
+    }
+    // Statements of a file have no time.
+    let file = sql_file(folder.path());
+    assert!(!lint(&["--format", "html", &file], 1).contains("Load over time"));
+}
+
+#[test]
 fn only_what_is_new_fails_with_a_baseline() {
     let folder = tempfile::tempdir().unwrap();
     let file = sql_file(folder.path());

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{LintReport, duration, plural, thousands, times};
 use crate::lint::{Finding, Severity};
 use crate::report::escape;
-use crate::workload::{Latency, Template, Workload};
+use crate::workload::{Latency, Load, Template, Workload};
 
 /// Templates in the table of the costliest.
 const SHOWN_TEMPLATES: usize = 20;
@@ -21,6 +21,7 @@ h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem}.dim
 .bar{height:.8rem;border-radius:.2rem;background:var(--bar);min-width:2px}\
 details{border:1px solid var(--line);border-radius:.5rem;margin:.4rem 0;padding:.4rem .75rem}summary{cursor:pointer;overflow-wrap:anywhere}\
 pre{overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere;background:color-mix(in srgb,var(--line) 35%,transparent);padding:.5rem;border-radius:.4rem;font-size:.85rem}\
+figure{margin:.75rem 0}.plot{width:100%;height:auto;display:block}.plot rect{fill:var(--bar)}.plot text{fill:var(--dim);font-size:12px}\
 mark{background:var(--mark);color:inherit}.error{color:var(--error)}.warning{color:var(--warning)}.info{color:var(--info)}.sev{font-weight:600}";
 
 impl LintReport<'_> {
@@ -32,6 +33,7 @@ impl LintReport<'_> {
              <title>pgweir lint</title><style>{STYLE}</style></head><body>\n<h1>pgweir lint</h1>\n"
         );
         self.cards(&mut page, workload);
+        load(&mut page, &workload.load);
         self.by_rule(&mut page);
         costliest(&mut page, workload);
         page.push_str("<h2>Findings</h2>\n");
@@ -130,6 +132,64 @@ impl LintReport<'_> {
         self.notes.iter().for_each(|note| page.push_str(&format!("<li>{}</li>", escape(note))));
         page.push_str("</ul>\n");
     }
+}
+
+/// Statements and their time over the time that the log covers.
+fn load(page: &mut String, load: &Load) {
+    if load.steps.len() < 2 {
+        return;
+    }
+    let _ = writeln!(page, "<h2>Load over time</h2>\n<p class=dim>Each bar is {}.</p>", duration(load.width_ms as f64));
+    let statements: Vec<f64> = load.steps.iter().map(|(statements, _)| *statements as f64).collect();
+    plot(page, load, "statements", &statements, |number| thousands(number as u64));
+    let times: Vec<f64> = load.steps.iter().map(|(_, milliseconds)| *milliseconds).collect();
+    if times.iter().any(|time| *time > 0.0) {
+        plot(page, load, "time of statements", &times, duration);
+    }
+}
+
+/// A bar for each step, with the highest value and the first and last time at the axes.
+fn plot(page: &mut String, load: &Load, name: &str, values: &[f64], words: impl Fn(f64) -> String) {
+    const WIDTH: f64 = 720.0;
+    const HEIGHT: f64 = 120.0;
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let each = WIDTH / values.len() as f64;
+    let _ = write!(
+        page,
+        "<figure><figcaption>{}, at most <b>{}</b></figcaption><svg class=plot viewBox=\"0 0 {WIDTH} {}\" role=img aria-label=\"{}\">",
+        escape(name),
+        escape(&words(most)),
+        HEIGHT + 18.0,
+        escape(name)
+    );
+    for ((at, value), begins) in (0u32..).zip(values).zip((0i64..).map(|at| load.start_ms + at * load.width_ms)) {
+        if *value > 0.0 {
+            let height = (value / most * HEIGHT).max(1.0);
+            let _ = write!(
+                page,
+                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"><title>{}: {}</title></rect>",
+                f64::from(at) * each,
+                HEIGHT - height,
+                (each - 0.5).max(0.5),
+                moment(begins),
+                escape(&words(*value))
+            );
+        }
+    }
+    let end = load.start_ms + load.width_ms * values.len() as i64;
+    let _ = writeln!(
+        page,
+        "<text x=0 y={y}>{}</text><text x={WIDTH} y={y} text-anchor=end>{}</text></svg></figure>",
+        moment(load.start_ms),
+        moment(end),
+        y = HEIGHT + 14.0
+    );
+}
+
+/// A time of the log's own clock.
+fn moment(milliseconds: i64) -> String {
+    let known = jiff::Timestamp::from_millisecond(milliseconds);
+    known.map_or_else(|_| String::new(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 fn costliest(page: &mut String, workload: &Workload) {

@@ -75,13 +75,7 @@ fn each_form_says_the_same() {
 
 /// The page's script runs: all indexes are chosen at first. Only where there is a browser.
 fn in_a_browser(page: &std::path::Path, indexes: usize) {
-    let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"];
-    let url = format!("file://{}", page.display());
-    let Ok(browser) = std::process::Command::new("chromium").args(arguments).arg(url).output() else {
-        println!("there is no chromium here: the page's script was not run");
-        return;
-    };
-    let heard = String::from_utf8_lossy(&browser.stdout);
+    let Some(heard) = crate::support::browse(page) else { return };
     let chosen = heard.split("id=\"chosen\"").nth(1).unwrap_or_default();
     assert!(chosen.contains(&format!(">{indexes} indexes: ")), "{heard}");
     assert!(heard.contains("class=\"on\"") && !heard.contains("class=\"index off\""));

@@ -161,3 +161,13 @@ impl Drop for Proxy {
         }
     }
 }
+
+/// A page as Chromium has it after its scripts have run; nothing where there is no Chromium.
+pub fn browse(page: &Path) -> Option<String> {
+    let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=500,900", "--dump-dom"];
+    let browser = Command::new("chromium").args(arguments).arg(format!("file://{}", page.display())).output();
+    if browser.is_err() {
+        println!("there is no chromium here: the page was not looked at");
+    }
+    browser.ok().map(|browser| String::from_utf8_lossy(&browser.stdout).into_owned())
+}
