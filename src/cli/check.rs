@@ -9,6 +9,7 @@ use clap::Args as ClapArgs;
 use super::{output, pgbouncer};
 use crate::config::{self, Config, Database};
 use crate::error::{Error, Result};
+use crate::proxy::examination::Examination;
 use crate::proxy::guard::Guards;
 
 const AFTER_HELP: &str = "\
@@ -53,6 +54,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     for (name, database) in &config.databases {
         Guards::new(name, &database.guard)?;
     }
+    Examination::of(&config)?;
     let mut text = format!("{}: ok\n", path.display());
     summarize(&config, &mut text);
     output::print(&text)?;

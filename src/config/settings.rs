@@ -84,6 +84,12 @@ settings! {
         workload_interval: Duration = "10m",
         /// What the file tells of constants.
         examples: Examples = "masked",
+        /// Folders of rules of your own, as for `pgweir lint --rules`: they are added to the built-in ones, or replace them.
+        rules: Vec<String> = absent,
+        /// A file of severities, thresholds and accepted findings, as `.pgweir-lint.yaml` is for `pgweir lint`.
+        lint_config: Option<String> = absent,
+        /// How often the catalogs of databases whose URL names a user are read, so that rules know tables, columns and indexes. `0` is never.
+        catalog_interval: Duration = "5m",
     }
     check check_stats;
 }

@@ -12,7 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::lint::{Finding, RuleSet, Setting, Severity, lint};
+use crate::lint::{Finding, Severity};
+use crate::proxy::examination::Examiner;
 use crate::proxy::meter::templates::{Numbers, Subject, Templates};
 use crate::workload::{Observation, Workload};
 
@@ -80,10 +81,7 @@ pub(super) fn examine(templates: &Arc<Templates>) {
 }
 
 fn run(templates: &Weak<Templates>, fresh: &Receiver<Subject>) {
-    let rules = match RuleSet::built_in() {
-        Ok(rules) => rules,
-        Err(error) => return tracing::error!(%error, "statements are not examined"),
-    };
+    let mut examiner = Examiner::new(Arc::default());
     let (mut saved, mut looked) = (Instant::now(), Instant::now());
     loop {
         let subjects = match fresh.recv_timeout(AGAIN_EVERY.saturating_sub(looked.elapsed())) {
@@ -92,11 +90,16 @@ fn run(templates: &Weak<Templates>, fresh: &Receiver<Subject>) {
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let Some(templates) = templates.upgrade() else { return };
+        let examination = templates.examination();
+        if !examiner.is_of(&examination) {
+            examiner = Examiner::new(examination);
+        }
         let again = if looked.elapsed() >= AGAIN_EVERY { templates.grown() } else { Vec::new() };
         for subject in subjects.iter().chain(&again) {
-            templates.note(subject, examined(subject, &rules));
+            templates.note(subject, examined(subject, &examiner));
         }
         if looked.elapsed() >= AGAIN_EVERY {
+            examiner.read_catalogs().iter().for_each(|database| templates.examine_again(database));
             looked = Instant::now();
         }
         if templates.saving().is_some_and(|saving| saving.is_due(saved)) {
@@ -109,11 +112,10 @@ fn run(templates: &Weak<Templates>, fresh: &Receiver<Subject>) {
 }
 
 /// What the rules find in a template.
-fn examined(subject: &Subject, rules: &RuleSet) -> Vec<Found> {
+fn examined(subject: &Subject, examiner: &Examiner) -> Vec<Found> {
     let mut workload = Workload::new();
     workload.passed(&Observation::of(&subject.example), &subject.passed);
-    let mut findings = lint(&workload, rules, &Setting::default(), &|| ());
-    findings.redact();
+    let findings = examiner.findings(&workload, &subject.database);
     let mut found: Vec<Found> = Vec::new();
     for finding in findings.findings.into_iter().map(Found::from) {
         // A text of several statements is one template here.

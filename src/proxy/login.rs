@@ -25,6 +25,7 @@ use crate::proxy::clients::{Client, Clients, Quota, Seat};
 use crate::proxy::conversation::Conversation;
 use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
+use crate::proxy::examination::Examination;
 use crate::proxy::findings;
 use crate::proxy::gate::{Gate, Origin};
 use crate::proxy::kin;
@@ -54,6 +55,8 @@ pub struct House {
     pub(super) any: Option<Arc<Database>>,
     /// Statements without their constants, unless they are not counted.
     pub templates: Option<Arc<Templates>>,
+    /// What these are examined with.
+    pub(super) examination: Arc<Examination>,
     pub(super) interned: Arc<Interned>,
     /// Who is let in, and how; replaced when certificates and secrets are read again.
     pub(super) gate: ArcSwap<Gate>,
@@ -67,6 +70,7 @@ impl House {
     pub fn new(config: Config, workers: usize) -> Result<Self> {
         let interned = Arc::new(Interned::default());
         let gate = ArcSwap::from_pointee(Gate::new(&config)?);
+        let examination = Arc::new(Examination::of(&config)?);
         let templates =
             (config.stats.templates > 0).then(|| Arc::new(Templates::new(config.stats.templates as usize, workers)));
         templates.iter().for_each(findings::examine);
@@ -79,8 +83,19 @@ impl House {
         let logins = Logins::new(Self::most_logins(&config));
         let crew = Arc::new(Crew::new(workers));
         let any = None;
-        let mut house =
-            Self { config, clients, crew, databases, any, templates, interned, gate, logins, ties: Arc::default() };
+        let mut house = Self {
+            config,
+            clients,
+            crew,
+            databases,
+            any,
+            templates,
+            examination,
+            interned,
+            gate,
+            logins,
+            ties: Arc::default(),
+        };
         house.any = house.any_of(&house.config)?;
         Ok(house)
     }

@@ -40,6 +40,7 @@ pub mod crew;
 pub mod database;
 pub mod definitions;
 mod describe;
+pub mod examination;
 pub mod expect;
 pub mod findings;
 pub mod from_client;

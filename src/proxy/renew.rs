@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::pool::Pool;
 use crate::proxy::automatic::{ANY, Automatic, any};
 use crate::proxy::database::Database;
+use crate::proxy::examination::Examination;
 use crate::proxy::login::House;
 use crate::proxy::saved::Saving;
 use crate::proxy::session::Access;
@@ -77,7 +78,10 @@ impl House {
     /// Makes this the house that new clients come to.
     pub fn install(self) -> Arc<Self> {
         let house = Arc::new(self);
-        house.templates.iter().for_each(|templates| templates.save_at(Saving::of(&house.config)));
+        if let Some(templates) = &house.templates {
+            templates.save_at(Saving::of(&house.config));
+            templates.examine_with(house.examination.clone());
+        }
         house.ties.latest.store(Some(house.clone()));
         house
     }
@@ -127,6 +131,7 @@ impl House {
     /// A house for another configuration, of the same process. Nothing has changed before [`House::replace_by`].
     pub(super) fn renewed(&self, config: Config) -> Result<Self> {
         let gate = ArcSwap::from_pointee(self.gate.load().renewed(&config)?);
+        let examination = Arc::new(Examination::of(&config)?);
         let mut databases = std::collections::HashMap::new();
         for (name, settings) in config.databases.iter().filter(|(name, _)| *name != ANY) {
             let database = match self.databases.get(name) {
@@ -161,6 +166,7 @@ impl House {
             clients: self.clients.clone(),
             crew: self.crew.clone(),
             templates: self.templates.clone(),
+            examination,
             interned: self.interned.clone(),
             ties: self.ties.clone(),
         })

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::proxy::examination::Examination;
 use crate::proxy::findings::{Found, Tally};
 use crate::proxy::saved::Saving;
 use crate::sql::lexer::LexOptions;
@@ -57,6 +58,8 @@ pub struct Shown {
 pub struct Subject {
     /// Its place.
     pub place: Place,
+    /// The database that it ran in.
+    pub database: String,
     /// A statement of it.
     pub example: Arc<str>,
     /// What passed of it.
@@ -95,6 +98,8 @@ struct Taken {
     examiner: Option<SyncSender<Subject>>,
     /// Where all of them are saved.
     saving: Option<Saving>,
+    /// What they are examined with.
+    examination: Arc<Examination>,
 }
 
 #[derive(Debug)]
@@ -140,6 +145,7 @@ impl Templates {
                 examples: 0,
                 examiner: None,
                 saving: None,
+                examination: Arc::default(),
             }),
         }
     }
@@ -176,7 +182,8 @@ impl Templates {
         if let Some(example) = &example {
             taken.examples += example.len();
             // Where more come than can be examined, the rest is found later: see `grown`.
-            let fresh = Subject { place, example: example.clone(), passed: Passed::default() };
+            let (database, passed) = (key.0.clone(), Passed::default());
+            let fresh = Subject { place, database, example: example.clone(), passed };
             let _ = taken.examiner.as_ref().is_some_and(|examiner| examiner.try_send(fresh).is_ok());
         }
         taken.by_key.insert(key.clone(), at);
@@ -192,6 +199,25 @@ impl Templates {
     /// Has templates examined from now on by whoever receives them.
     pub fn examine_by(&self, examiner: SyncSender<Subject>) {
         self.lock().examiner = Some(examiner);
+    }
+
+    /// Has them examined with that from now on, those that were before as well.
+    pub fn examine_with(&self, examination: Arc<Examination>) {
+        let mut taken = self.lock();
+        taken.examination = examination;
+        taken.by_place.values_mut().for_each(|holder| holder.examined = None);
+    }
+
+    /// What they are examined with.
+    pub fn examination(&self) -> Arc<Examination> {
+        self.lock().examination.clone()
+    }
+
+    /// Has the templates of a database examined again.
+    pub fn examine_again(&self, database: &str) {
+        let mut taken = self.lock();
+        let of_database = taken.by_place.values_mut().filter(|holder| holder.key.0 == database);
+        of_database.for_each(|holder| holder.examined = None);
     }
 
     /// Has them saved there from now on.
@@ -288,7 +314,8 @@ impl Templates {
             let example = holder.example.clone().filter(|_| holder.examined.is_none_or(grown))?;
             // Values of now and then, not of the beginning only.
             self.want(*at, taken.tells());
-            Some(Subject { place: self.current(*at, holder.control), example, passed: self.passed(*at, holder) })
+            let (place, database) = (self.current(*at, holder.control), holder.key.0.clone());
+            Some(Subject { place, database, example, passed: self.passed(*at, holder) })
         };
         taken.by_place.iter().filter_map(subject).collect()
     }

@@ -62,3 +62,54 @@ fn loops_and_idle_transactions_are_found_by_session() {
     assert_eq!(shown.matches("n-plus-one").count(), 1, "{shown}");
     assert!(shown.contains("UPDATE t SET name"), "{shown}");
 }
+
+/// The catalog tells what a text alone does not, rules of one's own are added, and what is accepted is not shown.
+#[test]
+fn findings_know_the_catalog_and_the_teams_rules() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = "\
+id: no-legacy
+group: risk
+severity: error
+title: The legacy table is read
+evidence: [syntax]
+why: It is going away.
+instead: Read t.
+match: {sql: SELECT * FROM legacy, message: the legacy table}
+bad: [{sql: SELECT * FROM legacy}]
+good: [{sql: SELECT id FROM t}, {sql: SELECT 1}]
+";
+    std::fs::create_dir(dir.path().join("rules")).unwrap();
+    std::fs::write(dir.path().join("rules/no-legacy.yaml"), rule).unwrap();
+    let accepted = dir.path().join("accepted.yaml");
+    std::fs::write(&accepted, "ignore:\n  - {rule: delete-without-where, reason: it is a queue}\n").unwrap();
+    let settings = format!(
+        "stats: {{rules: [\"{}\"], lint_config: \"{}\"}}",
+        dir.path().join("rules").display(),
+        accepted.display()
+    );
+    let stage = Stage::new("", &settings);
+    stage.direct().query("create table legacy (id int); create table big (id int, name text); insert into big select n, 'name-' || n from generate_series(1, 20000) n; analyze big");
+    let mut client = stage.client("app");
+    client.query("select * from legacy");
+    client.query("delete from big where false; delete from legacy");
+    // Whether there is an index only the catalog knows.
+    client.query("select id from big where name = 'nobody'");
+    let mut console = stage.console();
+    wait_until("both are found", || {
+        let shown = console.query("show findings");
+        shown.contains("no-legacy") && shown.contains("unindexed")
+    });
+    assert!(!console.query("show findings").contains("delete-without-where"));
+
+    // What is wrong with the rules is said before anything starts.
+    std::fs::write(dir.path().join("rules/no-legacy.yaml"), "id: [").unwrap();
+    let config = stage.proxy.config_path();
+    let output = crate::support::pgweir(&["check", "-c", config.to_str().unwrap()]);
+    assert!(
+        output.status.code() == Some(2) && crate::support::stderr(&output).contains("no-legacy.yaml"),
+        "{}",
+        crate::support::stderr(&output)
+    );
+    assert!(console.query("reload").starts_with("E:"));
+}
