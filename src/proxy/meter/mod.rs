@@ -37,6 +37,8 @@ pub enum Tier {
     Single,
     /// To any shard.
     Any,
+    /// To several shards, or to one for rows of others.
+    Several,
     /// To all shards.
     All,
     /// To the shard that answers for the catalog.
@@ -49,10 +51,11 @@ pub enum Tier {
 
 impl Tier {
     /// All of them with their names.
-    pub const ALL: [(Self, &str); 7] = [
+    pub const ALL: [(Self, &str); 8] = [
         (Self::Direct, "direct"),
         (Self::Single, "single"),
         (Self::Any, "any"),
+        (Self::Several, "several"),
         (Self::All, "all"),
         (Self::Catalog, "catalog"),
         (Self::Control, "control"),
@@ -85,7 +88,7 @@ pub struct Counters {
     /// See above.
     pub binds: Tick,
     /// Queries answered, by tier: all, and those that ended in an error.
-    pub queries: [(Tick, Tick); 7],
+    pub queries: [(Tick, Tick); 8],
     /// From a query's first byte to its answer's last, as the client sees it.
     pub client: Histogram,
     /// The same without the wait for a server connection.
@@ -220,7 +223,7 @@ pub struct Totals {
     pub client_parses: u64,
     pub server_parses: u64,
     pub binds: u64,
-    pub queries: [(u64, u64); 7],
+    pub queries: [(u64, u64); 8],
     pub client: Counted,
     pub server: Counted,
     pub wait: Counted,

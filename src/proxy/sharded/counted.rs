@@ -8,12 +8,15 @@ use crate::proxy::given::Given;
 use crate::proxy::meter::seen::Seen;
 use crate::proxy::meter::templates::Numbers;
 use crate::proxy::meter::timing::now;
+use crate::proxy::meter::{Counters, Tier};
 use crate::proxy::sharded::extended::Step;
 use crate::proxy::sharded::names::{Named, Target};
 use crate::proxy::sharded::session::{ShardedSession, Trouble};
+use crate::route::Route;
 use crate::sql::lexer::LexOptions;
 use crate::sql::template::TemplateKey;
-use crate::wire::body::Reader;
+use crate::wire::body::{Reader, error_fields};
+use crate::wire::frame::HEADER_LEN;
 
 thread_local! {
     /// What this worker knows of the templates' places.
@@ -21,6 +24,62 @@ thread_local! {
 }
 
 impl ShardedSession {
+    pub(super) fn counters(&self) -> Option<&Counters> {
+        self.database.meter.at(self.home)
+    }
+
+    /// A message came: the first of a query, or one more.
+    pub(super) fn begin_query(&mut self, tag: u8) {
+        if self.query.0.is_none() && matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S') {
+            self.query = (Some(now()), Tier::Control, false);
+        }
+    }
+
+    /// A query was answered, up to its ReadyForQuery.
+    pub(super) fn end_query(&mut self) {
+        let (Some(began), tier, failed) = std::mem::replace(&mut self.query, (None, Tier::Control, false)) else {
+            return;
+        };
+        let is_over = self.transaction.status() == Status::Idle;
+        let Some(counters) = self.counters() else { return };
+        counters.answered(tier, 1, failed.into());
+        counters.transactions.add(is_over.into());
+        counters.client.record(now().saturating_sub(began), 1);
+    }
+
+    /// Notes where a statement goes.
+    pub(super) fn goes_to(&mut self, route: Route) {
+        self.query.1 = match route {
+            Route::Single(_) | Route::Cursor => Tier::Single,
+            Route::Any => Tier::Any,
+            Route::Catalog => Tier::Catalog,
+            Route::Several(..) | Route::Merge(..) | Route::Collect(_) | Route::Spread(..) => Tier::Several,
+            Route::All | Route::Copy => Tier::All,
+            Route::Control => Tier::Control,
+        };
+    }
+
+    /// Counts an error that the client is told.
+    pub(super) fn count_error(&mut self, trouble: &Trouble) {
+        let (source, code) = match trouble {
+            Trouble::Reply(failure) => {
+                if failure.code == "0A000" {
+                    self.query.1 = Tier::Refused;
+                }
+                ("pgweir", failure.code.as_bytes().to_vec())
+            }
+            Trouble::Server(frame) => {
+                let fields = error_fields(frame.get(HEADER_LEN..).unwrap_or_default());
+                ("server", fields.code.to_vec())
+            }
+            Trouble::Lost(_) => ("pgweir", b"08006".to_vec()),
+            // It was counted when it was told.
+            _ => return,
+        };
+        self.query.2 = true;
+        self.database.meter.error(source, &code);
+    }
+
     /// Counts a statement that has run since `began`.
     pub(super) fn count_statement(&mut self, sql: &str, began: u64, failed: bool) {
         let ended = now();

@@ -61,6 +61,7 @@ impl ShardedSession {
 
     /// Where a statement goes that was routed so: about a cursor, to where that is; a new cursor is noted.
     pub(super) fn target_of(&mut self, route: Route, planned: &Planned, sql: &str) -> Result<Target, Trouble> {
+        self.goes_to(route);
         if route == Route::Cursor {
             let name = cursor_of(sql).unwrap_or_default();
             let shard = self.names.cursors.get(&name).map(|(shard, _)| *shard);

@@ -16,6 +16,7 @@ use crate::proxy::crew::{Crew, Guest};
 use crate::proxy::database::Database;
 use crate::proxy::guard::Guard;
 use crate::proxy::login::Registered;
+use crate::proxy::meter::Tier;
 use crate::proxy::meter::habits::Habits;
 use crate::proxy::pulse::{Over, Phase};
 use crate::proxy::sharded::link::Link;
@@ -119,6 +120,8 @@ pub struct ShardedSession {
     pub(super) scanner: Scanner,
     /// The template of the statement that runs, where it is the client's own text.
     pub(super) counted_as: Option<TemplateKey>,
+    /// When the query began that runs, where it went, and whether it has failed.
+    pub(super) query: (Option<u64>, Tier, bool),
     /// Its loops and pauses.
     pub(super) habits: Habits,
     /// The rules that its statements are held against before they run.
@@ -168,6 +171,7 @@ impl ShardedSession {
             names: Names::default(),
             scanner: Scanner::new(LexOptions::default()),
             counted_as: None,
+            query: (None, Tier::Control, false),
             habits: Habits::default(),
             guarded_by,
             batch: Vec::new(),
@@ -241,6 +245,7 @@ impl ShardedSession {
             }
             let (tag, body) = self.message().await?;
             self.follow()?;
+            self.begin_query(tag);
             match tag {
                 // PostgreSQL too reads on to Sync, whatever comes.
                 b'Q' | b'F' if self.skipping => {}
@@ -339,6 +344,7 @@ impl ShardedSession {
         if count == 0 {
             return Err(Trouble::Gone);
         }
+        self.counters().into_iter().for_each(|counters| counters.from_clients.add(count as u64));
         Ok(())
     }
 
@@ -347,6 +353,7 @@ impl ShardedSession {
         if !self.to_client.is_empty() {
             let out = std::mem::take(&mut self.to_client);
             self.client.send(&out).await?;
+            self.counters().into_iter().for_each(|counters| counters.to_clients.add(out.len() as u64));
             self.to_client = out;
             self.to_client.clear();
         }
@@ -361,6 +368,7 @@ impl ShardedSession {
     /// Tells the client that it may send the next query.
     pub(super) fn ready(&mut self) {
         message::ready(&mut self.to_client, self.transaction.status().byte());
+        self.end_query();
     }
 
     /// Tells the client of an error of one statement; the transaction it stands in has failed.
@@ -368,6 +376,7 @@ impl ShardedSession {
     /// # Errors
     /// The session cannot go on after it.
     pub(super) fn report(&mut self, trouble: Trouble) -> Result<(), Trouble> {
+        self.count_error(&trouble);
         match trouble {
             Trouble::Reply(failure) => failure.write(&mut self.to_client),
             Trouble::Server(frame) if self.was_cancelled(&frame) => {

@@ -101,3 +101,48 @@ fn nobody_holds_the_address() {
     assert!(get(admin, "/healthz").ends_with("ok\n"), "answered when the others' time is over");
     assert!(get(admin, "/nothing").starts_with("HTTP/1.1 404"));
 }
+
+/// Queries of a sharded database are counted by where they went, with their errors and times.
+#[test]
+fn queries_over_shards_are_counted_by_where_they_went() {
+    let cluster = Cluster::start_with(&Options::default().auth(Auth::Scram)).unwrap();
+    cluster.query("postgres", "create database other").unwrap();
+    let admin = pgweir::db::local::free_port().unwrap();
+    let shard = |name: &str, database: &str| {
+        let port = cluster.port();
+        format!(
+            "{{name: {name}, primary: \"postgres://postgres:postgres@127.0.0.1:{port}/{database}?sslmode=disable\"}}"
+        )
+    };
+    let proxy = Proxy::start(&format!(
+        "admin: 127.0.0.1:{admin}\nusers: {{app: {{password: secret}}}}\ndatabases:\n  shop:\n    shards: [{}, {}]\n    \
+         commit: best-effort\n    pool: {{size: 2}}\n    sharding: {{tables: {{t: {{key: id}}}}}}\n",
+        shard("a", "postgres"),
+        shard("b", "other")
+    ));
+    let mut raw = Raw::login(proxy.port(), "app", "secret", "shop", &[]);
+    raw.query("create table t (id int primary key, n int)");
+    for id in 1..=4 {
+        raw.query(&format!("insert into t values ({id}, 0)"));
+    }
+    raw.query("select n from t");
+    raw.query("select sum(n) from t");
+    raw.query("select ctid from t");
+    raw.query("select 1 / n from t where id = 1");
+    let messages = [super::raw::parse("", "select n from t where id = $1"), super::raw::bind("", &["2"])].concat();
+    raw.talk(&[messages, super::raw::execute(), super::raw::sync()], 1);
+    for sql in ["begin", "update t set n = 1 where id = 3", "commit"] {
+        raw.query(sql);
+    }
+    assert!(listens(([127, 0, 0, 1], admin).into(), Duration::from_secs(20)));
+    let text = get(admin, "/metrics");
+    let count = |tier: &str, outcome: &str| {
+        sample(&text, &format!("pgweir_queries_total{{database=\"shop\",tier=\"{tier}\",outcome=\"{outcome}\"}}"))
+    };
+    assert_eq!((count("single", "ok"), count("single", "error")), (6.0, 1.0), "{text}");
+    assert_eq!((count("several", "ok"), count("refused", "error")), (2.0, 1.0));
+    assert_eq!((count("all", "ok"), count("control", "ok")), (1.0, 2.0));
+    assert_eq!(sample(&text, "pgweir_query_seconds_count{database=\"shop\"}"), 13.0);
+    assert_eq!(sample(&text, "pgweir_errors_total{database=\"shop\",source=\"server\",sqlstate=\"22012\"}"), 1.0);
+    assert_eq!(sample(&text, "pgweir_errors_total{database=\"shop\",source=\"pgweir\",sqlstate=\"0A000\"}"), 1.0);
+}
