@@ -28,6 +28,7 @@ pub mod model;
 pub mod parameters;
 mod partial;
 mod select;
+pub mod sharding;
 mod solve;
 mod tour;
 mod whatif;

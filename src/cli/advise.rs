@@ -12,6 +12,7 @@ use crate::advise::estimate::Estimate;
 use crate::advise::existing::{redundant, unused};
 use crate::advise::health::{invalid, unindexed_keys};
 use crate::advise::input::{Input, Seen, read, read_workload};
+use crate::advise::sharding::candidates;
 use crate::advise::{Advice, CostModel, Options, Spent, Statement, advise};
 use crate::db::Limits;
 use crate::db::blocking::Session;
@@ -19,6 +20,7 @@ use crate::db::hypopg::{Availability, HypoPg, availability};
 use crate::db::statements::{Counting, counting, load};
 use crate::error::{Error, Result};
 use crate::logs::{self, LogFormat};
+use crate::report::advise::sharding::KeyReport;
 use crate::report::advise::{IndexReport, evidence_note};
 use crate::sql::catalog::Catalog;
 use crate::workload::Workload;
@@ -32,7 +34,15 @@ Examples:
 Everything is read in read-only transactions with timeouts; statements are planned, never run, and nothing is
 created. With the HypoPG extension in the database, every number is PostgreSQL's own planner's.";
 
-/// Say which indexes to create and which to drop, with evidence
+const KEY_HELP: &str = "\
+Examples:
+  pgweir advise sharding-key --pg-stat-statements --database-url postgres://me@db.example/shop
+  pgweir advise sharding-key --log postgresql.log --shards 8 --database-url postgres://me@127.0.0.1/shop
+
+Columns that foreign keys or joins hold together are tried as keys: every template is planned as the proxy would, with the
+other tables copied to all shards. The answer ends with the settings for pgweir.yaml.";
+
+/// Say which indexes to create and which to drop, and by which column to shard, with evidence
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -42,6 +52,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Indexes(IndexArgs),
+    ShardingKey(KeyArgs),
 }
 
 /// Which indexes to create and which to drop, measured on your database
@@ -49,15 +60,7 @@ enum What {
 #[command(after_help = AFTER_HELP)]
 struct IndexArgs {
     #[command(flatten)]
-    source: Source,
-
-    /// The format of the logs
-    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = log_format)]
-    log_format: LogFormat,
-
-    /// The server's log_line_prefix, when it is not found by itself
-    #[arg(long, value_name = "PREFIX")]
-    log_line_prefix: Option<String>,
+    seen: SeenArgs,
 
     /// The database to measure on
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
@@ -84,6 +87,45 @@ struct IndexArgs {
     /// Write the report to a file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+}
+
+/// By which column to shard, judged by the router's own planner
+#[derive(Debug, ClapArgs)]
+#[command(after_help = KEY_HELP)]
+struct KeyArgs {
+    #[command(flatten)]
+    seen: SeenArgs,
+
+    /// The database whose tables are to be sharded; it is only read
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+
+    /// How many shards there would be
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(2..=100))]
+    shards: u8,
+
+    /// Report format: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    format: String,
+
+    /// Write the report to a file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// The workload.
+#[derive(Debug, ClapArgs)]
+struct SeenArgs {
+    #[command(flatten)]
+    source: Source,
+
+    /// The format of the logs
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = log_format)]
+    log_format: LogFormat,
+
+    /// The server's log_line_prefix, when it is not found by itself
+    #[arg(long, value_name = "PREFIX")]
+    log_line_prefix: Option<String>,
 }
 
 /// Where the workload comes from: exactly one of them.
@@ -131,16 +173,16 @@ fn by_ending(file: Option<&Path>) -> Format {
 /// The command that gives the same report, without secrets.
 fn command(args: &IndexArgs, server: &str) -> String {
     let mut words = vec!["pgweir advise indexes".to_owned()];
-    if args.source.pg_stat_statements {
+    if args.seen.source.pg_stat_statements {
         words.push("--pg-stat-statements".to_owned());
     }
-    if let Some(path) = &args.source.workload {
+    if let Some(path) = &args.seen.source.workload {
         words.push(format!("--workload {}", path.display()));
     }
-    if !args.source.log.is_empty() {
-        words.push(format!("--log {}", args.source.log.join(" ")));
+    if !args.seen.source.log.is_empty() {
+        words.push(format!("--log {}", args.seen.source.log.join(" ")));
     }
-    if let Some(prefix) = &args.log_line_prefix {
+    if let Some(prefix) = &args.seen.log_line_prefix {
         words.push(format!("--log-line-prefix '{}'", prefix.replace('\'', "'\\''")));
     }
     words.push(format!("--database-url {server}"));
@@ -202,6 +244,7 @@ fn time(text: &str) -> Result<Duration, String> {
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
         What::Indexes(args) => indexes(&args),
+        What::ShardingKey(args) => sharding_key(&args),
     }
 }
 
@@ -210,16 +253,10 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
     let catalog = session.catalog()?;
     let counting = counting(&session)?;
     let mut notes = Vec::new();
-    let input = workload(args, &session, &catalog, &counting.database, &mut notes)?;
+    let input = workload(&args.seen, &session, &catalog, &counting.database, &mut notes)?;
     notes.extend(input.left_out());
     let statements = input.statements;
-    if statements.is_empty() {
-        let what = "the workload holds no statement on this database's tables";
-        let hint = "log statements with log_min_duration_statement = 0, and name the database they ran in";
-        return Err(Error::input(what)
-            .at(session.label())
-            .hint(notes.join("; ") + if notes.is_empty() { "" } else { "; " } + hint));
-    }
+    check_not_empty(&statements, &session, &notes)?;
     let options =
         Options { storage_budget_bytes: args.storage_budget, covering: !args.no_include, ..Options::default() };
     let started = Instant::now();
@@ -266,8 +303,43 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
         Format::Sql => report.sql(),
         Format::Html => report.html(),
     };
-    match &args.output {
-        None => output::print(&text)?,
+    deliver(args.output.as_deref(), &text)
+}
+
+fn sharding_key(args: &KeyArgs) -> Result<ExitCode> {
+    let session = Session::connect(&args.database_url)?;
+    let catalog = session.catalog()?;
+    let counting = counting(&session)?;
+    let mut notes = Vec::new();
+    let input = workload(&args.seen, &session, &catalog, &counting.database, &mut notes)?;
+    notes.extend(input.left_out());
+    check_not_empty(&input.statements, &session, &notes)?;
+    let found = candidates(&input.statements, &catalog, args.shards.into())?;
+    let report = KeyReport {
+        server: session.label(),
+        candidates: &found,
+        templates: input.statements.len(),
+        shards: args.shards.into(),
+        notes: &notes,
+    };
+    let json = || report.json().map_err(|error| Error::internal(format!("the report has no JSON form: {error}")));
+    let text = if args.format == "json" { json()? } else { report.text() };
+    deliver(args.output.as_deref(), &text)
+}
+
+fn check_not_empty(statements: &[Statement], session: &Session, notes: &[String]) -> Result<()> {
+    if !statements.is_empty() {
+        return Ok(());
+    }
+    let what = "the workload holds no statement on this database's tables";
+    let hint = "log statements with log_min_duration_statement = 0, and name the database they ran in";
+    Err(Error::input(what).at(session.label()).hint(notes.join("; ") + if notes.is_empty() { "" } else { "; " } + hint))
+}
+
+/// Prints a report, or writes it to a file.
+fn deliver(file: Option<&Path>, text: &str) -> Result<ExitCode> {
+    match file {
+        None => output::print(text)?,
         Some(path) => std::fs::write(path, text).map_err(|error| {
             Error::input(format!("the report could not be written: {error}")).at(path.display().to_string())
         })?,
@@ -277,13 +349,13 @@ fn indexes(args: &IndexArgs) -> Result<ExitCode> {
 
 /// The workload of whichever source was named.
 fn workload(
-    args: &IndexArgs,
+    seen: &SeenArgs,
     session: &Session,
     catalog: &Catalog,
     database: &str,
     notes: &mut Vec<String>,
 ) -> Result<Input> {
-    if args.source.pg_stat_statements {
+    if seen.source.pg_stat_statements {
         let counted = load(session)?;
         // Counts are far below 2^53.
         let seen = counted.iter().map(|counted| Seen {
@@ -294,16 +366,16 @@ fn workload(
         });
         return Ok(read(seen, catalog));
     }
-    let workload = match &args.source.workload {
+    let workload = match &seen.source.workload {
         Some(path) => saved(path, "name a workload that pgweir saved; logs go to --log")?,
-        None => logged(args, notes)?,
+        None => logged(seen, notes)?,
     };
     Ok(read_workload(&workload, catalog, database))
 }
 
-fn logged(args: &IndexArgs, notes: &mut Vec<String>) -> Result<Workload> {
-    let options = logs::Options { format: args.log_format, log_line_prefix: args.log_line_prefix.clone() };
-    let files = &args.source.log;
+fn logged(seen: &SeenArgs, notes: &mut Vec<String>) -> Result<Workload> {
+    let options = logs::Options { format: seen.log_format, log_line_prefix: seen.log_line_prefix.clone() };
+    let files = &seen.source.log;
     let sources = Sources { files, options, saved: &[], counted: None, with_values: false };
     Ok(sources.read(notes)?.0)
 }

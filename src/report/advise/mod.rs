@@ -2,6 +2,7 @@
 
 mod html;
 mod markdown;
+pub mod sharding;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

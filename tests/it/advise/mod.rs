@@ -6,6 +6,7 @@ mod candidates;
 mod choice;
 mod kinds;
 mod reports;
+mod sharding;
 
 use std::collections::BTreeSet;
 use std::process::Command;
