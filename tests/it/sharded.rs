@@ -142,12 +142,12 @@ fn what_cannot_be_proven_is_refused_with_a_reason() {
             "SELECT count(*), min(xmin::text) FROM customers",
             "SELECT * FROM customers WHERE name = 'x' LIMIT 1 FOR UPDATE",
             "SELECT * FROM customers WHERE ctid = '(0,1)'",
-            "UPDATE customers SET id = 5 WHERE id = 1",
+            "UPDATE customers SET id = id + 5 WHERE id = 1",
             "DELETE FROM orders WHERE customer_id IN (SELECT id FROM customers LIMIT 1)",
             "SELECT * FROM nowhere_listed",
             "LISTEN x",
             "CREATE TEMP TABLE t (a int)",
-            "MERGE INTO customers c USING orders o ON o.customer_id = c.id WHEN MATCHED THEN DELETE",
+            "MERGE INTO customers c USING orders o ON o.note = c.name WHEN MATCHED THEN DELETE",
             "SELECT pg_advisory_lock(1)",
         ] {
             let error = client.batch_execute(sql).await.unwrap_err();
