@@ -16,9 +16,11 @@ pub struct Load {
     pub width_ms: i64,
     /// Of each step the statements and their milliseconds.
     pub steps: Vec<(u64, f64)>,
-    /// The step of the last statement.
+    /// The step of the last statement, and when it begins and ends.
     #[serde(skip)]
     last: usize,
+    #[serde(skip)]
+    within: (i64, i64),
 }
 
 impl Load {
@@ -30,10 +32,11 @@ impl Load {
     /// Counts a statement.
     #[inline]
     pub fn note(&mut self, at_ms: i64, duration_ms: Option<f64>) {
-        let begins = self.start_ms.saturating_add(self.width_ms.saturating_mul(self.last as i64));
         // Most are within the step of the one before.
-        if !(at_ms >= begins && at_ms - begins < self.width_ms) {
+        if at_ms < self.within.0 || at_ms >= self.within.1 {
             self.last = self.step_of(at_ms);
+            let begins = self.start_ms + self.width_ms * self.last as i64;
+            self.within = (begins, begins + self.width_ms);
         }
         if let Some(step) = self.steps.get_mut(self.last) {
             step.0 += 1;
@@ -60,7 +63,7 @@ impl Load {
                 step.1 += milliseconds;
             }
         }
-        self.last = 0;
+        (self.last, self.within) = (0, (0, 0));
     }
 
     /// The step of a time, which is made where there is none.
@@ -103,7 +106,8 @@ impl Load {
                 step.1 += milliseconds;
             }
         }
-        (self.start_ms, self.width_ms, self.steps, self.last) = (start, width, steps, 0);
+        (self.start_ms, self.width_ms, self.steps) = (start, width, steps);
+        (self.last, self.within) = (0, (0, 0));
     }
 }
 
