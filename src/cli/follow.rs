@@ -8,8 +8,8 @@ use super::output;
 use crate::error::{Error, Result};
 use crate::lint::{Finding, Findings, RuleSet, Setting, lint_from};
 use crate::logs::{Follower, Options, inputs};
-use crate::report::lint::LintReport;
-use crate::workload::Workload;
+use crate::report::lint::{Grouping, Layout, LintReport};
+use crate::workload::{Order, Workload};
 
 /// How often the files are looked at.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -119,7 +119,8 @@ impl Follow<'_, '_> {
         if findings.findings.is_empty() {
             return Ok(());
         }
-        let report = LintReport { findings: &findings, rules: self.rules, files: &[], notes: &[] };
+        let layout = Layout { group: Grouping::None, order: Order::Time, statements: 0 };
+        let report = LintReport { findings: &findings, rules: self.rules, files: &[], notes: &[], workload, layout };
         output::print(&match self.form {
             Form::Text(colour) => report.text_of_findings(colour),
             Form::Lines => report.lines_of_findings().map_err(|error| Error::internal(error.to_string()))?,

@@ -14,11 +14,11 @@ use crate::db::blocking::Session;
 use crate::error::{Error, Result};
 use crate::lint::{Baseline, Findings, LintConfig, Planner, RuleSet, Setting, Severity, Sharding, lint};
 use crate::logs::{self, LogFormat, Report};
-use crate::report::lint::LintReport;
+use crate::report::lint::{Grouping, Layout, LintReport};
 use crate::route::Topology;
 use crate::sql::catalog::Catalog;
 use crate::sql::ddl::catalog_from_ddl;
-use crate::workload::Workload;
+use crate::workload::Order;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -86,6 +86,19 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     top: Option<usize>,
 
+    /// How the text report puts findings together
+    #[arg(long, value_name = "WHAT", default_value = "rule", value_enum)]
+    group: GroupBy,
+
+    /// What counts among findings of the same severity, and which statements are listed: those of the most time, calls,
+    /// time a call, or rows
+    #[arg(long, value_name = "WHAT", default_value = "time", value_enum)]
+    sort: SortBy,
+
+    /// List so many of the statements that matter most by --sort (HTML and JSON have a list for each order)
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    statements: usize,
+
     /// Take every constant out of the report, so that it can be shared
     #[arg(long)]
     redact: bool,
@@ -130,6 +143,21 @@ enum FailOn {
     Warning,
     Info,
     Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum GroupBy {
+    Rule,
+    Table,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SortBy {
+    Time,
+    Calls,
+    Mean,
+    Rows,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -196,13 +224,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
         findings.redact();
     }
     notes.extend(remarks(&findings, &files, args.redact));
+    findings.sort(args.sort.order());
     if let Some(top) = args.top.filter(|top| *top < findings.findings.len()) {
         notes.push(format!("{} more findings are left out by --top", findings.findings.len() - top));
         findings.findings.truncate(top);
     }
-    let report = LintReport { findings: &findings, rules: &rules, files: &files, notes: &notes };
-    let text = rendered(&report, &args, &workload)
-        .map_err(|error| Error::internal(format!("the report has no JSON form: {error}")))?;
+    let layout = Layout { group: args.group.grouping(), order: args.sort.order(), statements: args.statements };
+    let report =
+        LintReport { findings: &findings, rules: &rules, files: &files, notes: &notes, workload: &workload, layout };
+    let text =
+        rendered(&report, &args).map_err(|error| Error::internal(format!("the report has no JSON form: {error}")))?;
     match &args.output {
         None => output::print(&text)?,
         Some(path) => write(path, &text)?,
@@ -216,7 +247,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     })
 }
 
-fn rendered(report: &LintReport<'_>, args: &Args, workload: &Workload) -> Result<String, serde_json::Error> {
+fn rendered(report: &LintReport<'_>, args: &Args) -> Result<String, serde_json::Error> {
     Ok(match args.format {
         Format::Text => report.text(args.output.is_none() && output::colour_on(&std::io::stdout())),
         Format::Json => report.json()?,
@@ -225,7 +256,7 @@ fn rendered(report: &LintReport<'_>, args: &Args, workload: &Workload) -> Result
         Format::Github => report.github(),
         Format::Gitlab => report.gitlab()?,
         Format::Markdown => report.markdown(),
-        Format::Html => report.html(workload),
+        Format::Html => report.html(),
     })
 }
 
@@ -267,6 +298,27 @@ fn leave_out(args: &Args, accepted: &LintConfig, findings: &mut Findings, notes:
         write(path, &text)?;
     }
     Ok(())
+}
+
+impl GroupBy {
+    fn grouping(self) -> Grouping {
+        match self {
+            Self::Rule => Grouping::Rule,
+            Self::Table => Grouping::Table,
+            Self::None => Grouping::None,
+        }
+    }
+}
+
+impl SortBy {
+    fn order(self) -> Order {
+        match self {
+            Self::Time => Order::Time,
+            Self::Calls => Order::Calls,
+            Self::Mean => Order::Mean,
+            Self::Rows => Order::Rows,
+        }
+    }
 }
 
 impl FailOn {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::output::progress_bar;
 use crate::db::blocking::Session;
-use crate::db::statements::load;
+use crate::db::statements::{Counted, load};
 use crate::error::{Error, Result};
 use crate::logs::{self, Report};
 use crate::workload::{Counts, Observation, Sink, Workload};
@@ -110,7 +110,8 @@ fn counted(session: &Session) -> Result<Workload> {
     let mut workload = Workload::new();
     for statement in load(session)? {
         let mean = statement.total_ms / statement.calls.max(1) as f64;
-        let counts = Counts { calls: statement.calls, total_ms: statement.total_ms, min_ms: mean, max_ms: mean };
+        let Counted { calls, total_ms, rows, .. } = statement;
+        let counts = Counts { calls, total_ms, min_ms: mean, max_ms: mean, rows };
         workload.counted(&Observation::of(&statement.sql), counts);
     }
     workload.place_in("pg_stat_statements");

@@ -16,6 +16,8 @@ pub struct Counted {
     pub calls: u64,
     /// Their time in milliseconds.
     pub total_ms: f64,
+    /// Rows they gave or changed.
+    pub rows: u64,
 }
 
 /// What is known of the server's own counting.
@@ -57,7 +59,7 @@ pub fn load(session: &Session) -> Result<Vec<Counted>> {
     // PostgreSQL 13 split planning time off and renamed the column.
     let time = if extension.try_get(1).map_err(failure)? { "total_exec_time" } else { "total_time" };
     let sql = format!(
-        "select query, sum(calls)::int8, sum({time})::float8
+        "select query, sum(calls)::int8, sum({time})::float8, sum(rows)::int8
          from {}.pg_stat_statements
          where dbid = (select oid from pg_catalog.pg_database where datname = current_database())
            and query is not null and query <> '<insufficient privilege>'
@@ -69,8 +71,8 @@ pub fn load(session: &Session) -> Result<Vec<Counted>> {
 }
 
 fn counted(row: &Row) -> Result<Counted, tokio_postgres::Error> {
-    let calls: i64 = row.try_get(1)?;
-    Ok(Counted { sql: row.try_get(0)?, calls: u64::try_from(calls).unwrap_or(0), total_ms: row.try_get(2)? })
+    let count = |at| row.try_get::<_, i64>(at).map(|count| u64::try_from(count).unwrap_or(0));
+    Ok(Counted { sql: row.try_get(0)?, calls: count(1)?, total_ms: row.try_get(2)?, rows: count(3)? })
 }
 
 /// Which database this is, and since when its index scans are counted.

@@ -8,6 +8,7 @@
 //! Each template is examined once, however often it ran. What a catalog, statistics or the planner
 //! refute is not reported; what they confirm says so ([`Evidence`]).
 
+mod about;
 mod checks;
 mod docs;
 mod evidence;

@@ -1,5 +1,7 @@
 //! All rules over all templates of a workload.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::checks;
@@ -11,7 +13,7 @@ use super::subject::{Ask, Hit, Planner, Sharding, Subject};
 use crate::sql::catalog::Catalog;
 use crate::sql::facts::{Facts, RelationSource, Span, StatementKind};
 use crate::sql::{facts, parse};
-use crate::workload::{Template, Workload};
+use crate::workload::{Order, Template, Workload};
 
 /// What is known besides the workload.
 #[derive(Default)]
@@ -45,6 +47,12 @@ pub struct Finding {
     pub count: u64,
     /// Their time in milliseconds, as far as the log tells.
     pub total_ms: f64,
+    /// The time of one execution in milliseconds, as far as the log tells.
+    pub mean_ms: f64,
+    /// Rows that all executions gave or changed, as far as the source tells.
+    pub rows: u64,
+    /// The table it is about, as written; none where the statement names no table.
+    pub table: Option<String>,
     /// What was found.
     pub message: String,
     /// A part of the message that quotes a value which the example does not hold.
@@ -97,7 +105,30 @@ pub struct Findings {
 
 const MAX_UNPARSED_SAMPLES: usize = 5;
 
+impl Order {
+    /// How much a finding's statements matter by it: milliseconds, executions or rows.
+    pub fn weight_of(self, finding: &Finding) -> f64 {
+        match self {
+            Self::Time => finding.total_ms,
+            Self::Calls => finding.count as f64,
+            Self::Mean => finding.mean_ms,
+            Self::Rows => finding.rows as f64,
+        }
+    }
+}
+
 impl Findings {
+    /// Puts what is worst and weighs most first.
+    pub fn sort(&mut self, order: Order) {
+        self.findings.sort_by(|one, other| {
+            let by_weight = order.weight_of(other).total_cmp(&order.weight_of(one));
+            let by_time = || other.total_ms.total_cmp(&one.total_ms);
+            let by_count = || other.count.cmp(&one.count);
+            let severity = other.severity.cmp(&one.severity);
+            severity.then(by_weight).then_with(by_time).then_with(by_count).then_with(|| one.line.cmp(&other.line))
+        });
+    }
+
     /// True when a finding is at least as bad as `severity`.
     pub fn any_at_least(&self, severity: Severity) -> bool {
         self.findings.iter().any(|finding| finding.severity >= severity)
@@ -146,13 +177,11 @@ pub fn lint_from(
         let unwanted = ignored_in(&template.example);
         let within = hits_within(template, rules, setting, &ask);
         for rule in rules.iter() {
-            let hit = examine(&subject, rule).into_iter().next();
-            let hit = hit.or_else(|| within.iter().find(|(id, _)| *id == rule.id).map(|(_, hit)| hit.clone()));
-            let Some(hit) = hit else { continue };
+            let Some((hit, table)) = hit_of(&subject, rule).or_else(|| within.get(&rule.id).cloned()) else { continue };
             if unwanted.contains(&rule.id) {
                 all.ignored += 1;
             } else {
-                all.findings.push(finding(rule, hit, template));
+                all.findings.push(finding(rule, hit, table, template));
             }
         }
         if let Some(reason) = subject.plan_failure() {
@@ -160,17 +189,22 @@ pub fn lint_from(
             all.plan_failures.1.get_or_insert(reason);
         }
     }
-    let weight = |finding: &Finding| (finding.severity, finding.total_ms, finding.count);
-    all.findings.sort_by(|one, other| {
-        let (a, b) = (weight(one), weight(other));
-        b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(b.2.cmp(&a.2)).then_with(|| one.line.cmp(&other.line))
-    });
+    all.sort(Order::Time);
     all
 }
 
+/// A rule's first hit in a statement, and the table that it is about.
+type About = (Hit, Option<String>);
+
+fn hit_of(subject: &Subject<'_>, rule: &Rule) -> Option<About> {
+    let hit = examine(subject, rule).into_iter().next()?;
+    let table = subject.table_about(hit.span);
+    Some((hit, table))
+}
+
 /// What is found in the statements that run within a template's statement, by rule.
-fn hits_within(template: &Template, rules: &RuleSet, setting: &Setting<'_>, ask: Ask<'_>) -> Vec<(String, Hit)> {
-    let mut found = Vec::new();
+fn hits_within(template: &Template, rules: &RuleSet, setting: &Setting<'_>, ask: Ask<'_>) -> BTreeMap<String, About> {
+    let mut found = BTreeMap::new();
     for range in inner(&template.example) {
         let part = Template {
             example: template.example.get(range.clone()).unwrap_or_default().to_owned(),
@@ -184,11 +218,11 @@ fn hits_within(template: &Template, rules: &RuleSet, setting: &Setting<'_>, ask:
         let subject = Subject::new(&facts, &setting.catalog, &part, &setting.sharding, ask);
         let start = u32::try_from(range.start).unwrap_or(u32::MAX);
         for rule in rules.iter() {
-            found.extend(examine(&subject, rule).into_iter().next().map(|hit| {
-                let span =
-                    Span { start: hit.span.start.saturating_add(start), end: hit.span.end.saturating_add(start) };
-                (rule.id.clone(), Hit { span, ..hit })
-            }));
+            if let Some((mut hit, table)) = hit_of(&subject, rule) {
+                let Span { start: first, end } = hit.span;
+                hit.span = Span { start: first.saturating_add(start), end: end.saturating_add(start) };
+                found.entry(rule.id.clone()).or_insert((hit, table));
+            }
         }
     }
     found
@@ -225,7 +259,7 @@ pub(super) fn is_of_interest(facts: &Facts) -> bool {
     facts.relations.is_empty() || !own.clone().any(|relation| system(&relation.source))
 }
 
-fn finding(rule: &Rule, hit: Hit, template: &Template) -> Finding {
+fn finding(rule: &Rule, hit: Hit, table: Option<String>, template: &Template) -> Finding {
     let Span { start, end } = hit.span;
     Finding {
         rule: rule.id.clone(),
@@ -237,6 +271,9 @@ fn finding(rule: &Rule, hit: Hit, template: &Template) -> Finding {
         example: template.example.clone(),
         count: template.count,
         total_ms: template.total_ms,
+        mean_ms: template.mean_ms(),
+        rows: template.rows,
+        table,
         message: hit.message,
         quoted: hit.quoted,
         suggestion: hit.suggestion.unwrap_or_else(|| rule.instead_in_a_line()),

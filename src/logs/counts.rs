@@ -16,6 +16,7 @@ struct Columns {
     total: usize,
     min: Option<usize>,
     max: Option<usize>,
+    rows: Option<usize>,
     user: Option<usize>,
     database: Option<usize>,
 }
@@ -48,6 +49,7 @@ impl Counts {
             total: column(&["total_exec_time", "total_time"])?,
             min: column(&["min_exec_time", "min_time"]),
             max: column(&["max_exec_time", "max_time"]),
+            rows: column(&["rows"]),
             user: column(&["rolname", "usename", "username"]),
             database: column(&["datname"]),
         };
@@ -122,7 +124,13 @@ impl Counts {
         let calls = calls.max(0.0) as u64;
         let mean = if calls == 0 { 0.0 } else { total_ms / calls as f64 };
         let or_mean = |column: Option<usize>| column.and_then(number).unwrap_or(mean);
-        let counts = Seen { calls, total_ms, min_ms: or_mean(self.columns.min), max_ms: or_mean(self.columns.max) };
+        let counts = Seen {
+            calls,
+            total_ms,
+            min_ms: or_mean(self.columns.min),
+            max_ms: or_mean(self.columns.max),
+            rows: self.columns.rows.and_then(number).map_or(0, |rows| rows.max(0.0) as u64),
+        };
         // The server does not show other users' statements to everyone.
         if sql != b"<insufficient privilege>" {
             context.sink.counted(&observation, counts);

@@ -10,6 +10,7 @@
 mod latency;
 mod load;
 mod mask;
+mod order;
 mod sessions;
 mod template;
 mod values;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use latency::Latency;
 pub use load::Load;
 pub use mask::mask;
+pub use order::Order;
 pub use template::{LOOP_LENGTH, Place, Template};
 pub use values::Values;
 
@@ -101,6 +103,8 @@ pub struct Counts {
     pub min_ms: f64,
     /// The longest, in milliseconds.
     pub max_ms: f64,
+    /// Rows they gave or changed.
+    pub rows: u64,
 }
 
 /// What a proxy knows of the executions of one statement that passed through it.
@@ -112,6 +116,8 @@ pub struct Passed {
     pub errors: u64,
     /// Their time in milliseconds.
     pub total_ms: f64,
+    /// Rows they gave or changed.
+    pub rows: u64,
     /// How often they took how long.
     pub latency: Latency,
     /// Most executions in a row by one session.
@@ -291,7 +297,7 @@ impl Workload {
     pub fn passed(&mut self, observation: &Observation<'_>, passed: &Passed) {
         let text = String::from_utf8_lossy(observation.sql);
         let (min_ms, max_ms) = passed.latency.bounds();
-        let counts = Counts { calls: passed.calls, total_ms: passed.total_ms, min_ms, max_ms };
+        let counts = Counts { calls: passed.calls, total_ms: passed.total_ms, min_ms, max_ms, rows: passed.rows };
         for range in split_statements(&text, LexOptions::default()) {
             let Some(part) = text.get(range) else { continue };
             let part = Observation { sql: part.as_bytes(), ..*observation };

@@ -43,6 +43,9 @@ pub struct Template {
     pub min_ms: f64,
     /// The longest, in milliseconds.
     pub max_ms: f64,
+    /// Rows that they gave or changed, as far as the source tells.
+    #[serde(default)]
+    pub rows: u64,
     /// Most constants in one statement: the length of its longest list.
     pub max_bindings: u32,
     /// A few sets of parameters, as PostgreSQL logs them.
@@ -128,6 +131,7 @@ impl Template {
             total_ms: 0.0,
             min_ms: 0.0,
             max_ms: 0.0,
+            rows: 0,
             max_bindings: 0,
             parameters: Vec::new(),
             users: Vec::new(),
@@ -149,6 +153,11 @@ impl Template {
             values: Vec::new(),
             last_constants: 0,
         }
+    }
+
+    /// The time of one timed execution, in milliseconds.
+    pub fn mean_ms(&self) -> f64 {
+        self.total_ms / self.timed.max(1) as f64
     }
 
     /// Counts an execution.
@@ -175,8 +184,9 @@ impl Template {
 
     /// Adds executions that were counted elsewhere.
     pub(super) fn counted(&mut self, observation: &Observation<'_>, bindings: u32, counts: Counts) {
-        let Counts { calls, total_ms, min_ms, max_ms } = counts;
+        let Counts { calls, total_ms, min_ms, max_ms, rows } = counts;
         self.count += calls;
+        self.rows += rows;
         self.max_bindings = self.max_bindings.max(bindings);
         if calls > 0 {
             self.min_ms = if self.timed == 0 { min_ms } else { self.min_ms.min(min_ms) };
@@ -191,6 +201,7 @@ impl Template {
     /// Notes the plan of an execution.
     pub(super) fn planned(&mut self, observation: &Observation<'_>, plan: PlanNode) {
         let milliseconds = observation.duration_ms.unwrap_or_default();
+        self.rows += plan.actual_rows.map_or(0, |rows| rows as u64);
         let (seen, total, longest) = &mut self.plans;
         if (*seen == 0 || milliseconds > *longest) && plan.walk().len() <= MAX_PLAN_NODES {
             self.plan = Some(Box::new(plan));
@@ -275,6 +286,7 @@ impl Template {
         self.errors += other.errors;
         self.timed += other.timed;
         self.total_ms += other.total_ms;
+        self.rows += other.rows;
         self.max_bindings = self.max_bindings.max(other.max_bindings);
         self.longest_run = self.longest_run.max(other.longest_run);
         self.loops += other.loops;

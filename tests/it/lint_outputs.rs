@@ -150,6 +150,87 @@ fn the_page_shows_the_load_and_fits_a_small_screen() {
     assert!(!lint(&["--format", "html", &file], 1).contains("Load over time"));
 }
 
+/// A log in which one statement takes the most time, another is the slowest, a third the most frequent; plans tell rows.
+fn ranked_log(folder: &Path) -> String {
+    let mut log = String::new();
+    let mut ran = |times: usize, milliseconds: &str, sql: &str| {
+        for _ in 0..times {
+            log.push_str(&format!(
+                "2026-03-04 10:00:05.123 UTC [77] LOG:  duration: {milliseconds} ms  statement: {sql}\n"
+            ));
+        }
+    };
+    ran(3, "400.000", "SELECT * FROM orders WHERE id = 1");
+    ran(1, "900.000", "SELECT * FROM users WHERE name = 'zanzibar'");
+    ran(40, "0.500", "SELECT * FROM items WHERE id = 4711");
+    log.push_str(
+        "2026-03-04 10:00:06.123 UTC [77] LOG:  duration: 12.000 ms  plan:\n\
+         \tQuery Text: SELECT * FROM events WHERE kind = 1\n\
+         \tSeq Scan on events  (cost=0.00..1.00 rows=5 width=4) (actual time=0.1..0.2 rows=4321 loops=1)\n",
+    );
+    let path = folder.join("ranked.log");
+    std::fs::write(&path, log).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn statements_and_findings_are_ranked_by_what_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = ranked_log(folder.path());
+    for (sort, table, shown) in [
+        ("time", "orders", "1.2 s (56 %)"),
+        ("calls", "items", "40 times (89 %)"),
+        ("mean", "users", "900.0 ms"),
+        ("rows", "events", "4,321 rows (100 %)"),
+    ] {
+        let arguments = ["--sort", sort, "--fail-on", "never", "--redact", &file];
+        let document: Value =
+            serde_json::from_str(&lint(&[&["--format", "json", "--top", "1"], &arguments[..]].concat(), 0)).unwrap();
+        assert_eq!(document["findings"][0]["table"], table, "{sort}");
+        let first = document["top"][sort][0]["template"].as_str().unwrap();
+        assert!(first.contains(table), "{sort}: {first}");
+        assert_eq!(document["top"]["rows"].as_array().unwrap().len(), 1, "only what tells its rows");
+        let text = lint(&arguments, 0);
+        let list = text.split("== Statements by ").nth(1).unwrap();
+        assert!(list.lines().nth(2).unwrap().contains(&format!("{shown}  SELECT * FROM {table}")), "{sort}: {list}");
+        assert!(!lint(&[&["--statements", "0"], &arguments[..]].concat(), 0).contains("== Statements"));
+        let markdown = lint(&[&["--format", "markdown"], &arguments[..]].concat(), 0);
+        assert!(markdown.contains("## Statements by "), "{markdown}");
+    }
+    let html = lint(&["--format", "html", "--fail-on", "never", &file], 0);
+    for title in ["By rule", "By table", "total time", "calls", "mean time", "rows"] {
+        let title = if title.starts_with("By") { title.to_owned() } else { format!("Statements by {title}") };
+        assert!(html.contains(&format!("<h2>{title}</h2>")), "{title}");
+    }
+    let links: Vec<&str> = html.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let document: Value = serde_json::from_str(&lint(&["--format", "json", "--fail-on", "never", &file], 0)).unwrap();
+    assert_eq!(links.len(), 2 * rules_of(&document).len(), "each finding is in the list of its rule and of its table");
+    assert!(links.iter().all(|id| html.contains(&format!("<details id={id}>"))), "{links:?}");
+}
+
+#[test]
+fn text_is_grouped_by_rule_or_table_and_says_how_much_is_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.sql");
+    let mut sql: String = (0..13).map(|number| format!("SELECT * FROM t WHERE c{number} = 1;\n")).collect();
+    sql.push_str("DELETE FROM other;\nSELECT * FROM other WHERE id = 1;\n");
+    std::fs::write(&path, sql).unwrap();
+    let file = path.to_str().unwrap();
+    let headings = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with("== "));
+        lines.map(|line| line.split([' ', ':']).nth(1).unwrap().to_owned()).collect()
+    };
+    let by_rule = lint(&[file], 1);
+    assert_eq!(headings(&by_rule), ["delete-without-where", "select-star"]);
+    assert!(by_rule.contains("14 statements, 14 times") && by_rule.contains("and 4 more of select-star"), "{by_rule}");
+    assert_eq!(by_rule.matches("instead: ").count(), 2, "said once a rule: {by_rule}");
+    let by_table = lint(&["--group", "table", file], 1);
+    assert_eq!(headings(&by_table), ["other", "t"]);
+    assert!(by_table.contains("== other: 2 statements, twice") && by_table.contains("and 3 more of t"), "{by_table}");
+    let flat = lint(&["--group", "none", file], 1);
+    assert!(headings(&flat).is_empty() && flat.matches("warning[select-star]").count() == 14, "{flat}");
+}
+
 #[test]
 fn only_what_is_new_fails_with_a_baseline() {
     let folder = tempfile::tempdir().unwrap();

@@ -346,13 +346,14 @@ impl Templates {
 
     /// What passed of a template.
     fn passed(&self, at: u32, holder: &Holder) -> Passed {
-        let Numbers { calls, nanos, errors, .. } = self.numbers(at, holder);
+        let Numbers { calls, nanos, rows, errors } = self.numbers(at, holder);
         let (latency, traits) = self.told(at);
         let short = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         Passed {
             calls,
             errors,
             total_ms: nanos as f64 / 1e6,
+            rows,
             latency: latency.since(&holder.latency_before),
             longest_run: short(traits.longest_run),
             loops: short(traits.loops),

@@ -166,6 +166,7 @@ impl LintReport<'_> {
             let _ = writeln!(text, "{fence}\n{excerpted}\n{}{}\n{fence}\n", " ".repeat(start), "^".repeat(length));
             let _ = writeln!(text, "Instead: {}", plain(&finding.suggestion));
         }
+        self.top_as_markdown(&mut text, cell);
         if !self.notes.is_empty() {
             text.push_str("\n## Notes\n\n");
             self.notes.iter().for_each(|note| text.push_str(&format!("- {}\n", plain(note))));

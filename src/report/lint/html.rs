@@ -1,15 +1,16 @@
 //! The report as one HTML file: no network, no script, readable on a phone.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::group::{Group, Grouping};
+use super::top::{amount, ran, shortened};
 use super::{LintReport, duration, plural, thousands, times};
 use crate::lint::{Finding, Severity};
 use crate::report::escape;
-use crate::workload::{Latency, Load, Template, Workload};
+use crate::workload::{Latency, Load, Order};
 
-/// Templates in the table of the costliest.
-const SHOWN_TEMPLATES: usize = 20;
+/// Findings that a bar of a rule or of a table leads to.
+const SHOWN_OF_GROUP: usize = 50;
 
 const STYLE: &str = "\
 :root{--ink:#1c2024;--dim:#60646c;--paper:#fff;--line:#d9dce1;--bar:#3e63dd;--error:#c62a2f;--warning:#ad5700;--info:#0b68cb;--mark:#ffe8a3}\
@@ -17,7 +18,9 @@ const STYLE: &str = "\
 *{box-sizing:border-box}body{margin:0 auto;padding:1rem;max-width:70rem;color:var(--ink);background:var(--paper);font:16px/1.5 system-ui,sans-serif}\
 h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem}.dim{color:var(--dim)}\
 .cards{display:flex;flex-wrap:wrap;gap:.75rem}.card{flex:1 1 8rem;border:1px solid var(--line);border-radius:.5rem;padding:.5rem .75rem}.card b{display:block;font-size:1.4rem}\
-.row{display:grid;grid-template-columns:minmax(8rem,16rem) 1fr auto;gap:.5rem;align-items:center;margin:.2rem 0}.row span:first-child{overflow-wrap:anywhere}\
+.row{display:grid;grid-template-columns:minmax(8rem,22rem) 1fr 7rem;gap:.5rem;align-items:center;margin:.2rem 0}.row>span:first-child{overflow-wrap:anywhere}.row>:last-child{text-align:right}\
+summary .row{display:inline-grid;width:calc(100% - 1.5rem);vertical-align:middle}a{color:inherit}li{overflow-wrap:anywhere}\
+@media(max-width:40rem){.row{grid-template-columns:1fr 6rem}.row>div{grid-column:1/3;grid-row:2}}\
 .bar{height:.8rem;border-radius:.2rem;background:var(--bar);min-width:2px}\
 details{border:1px solid var(--line);border-radius:.5rem;margin:.4rem 0;padding:.4rem .75rem}summary{cursor:pointer;overflow-wrap:anywhere}\
 pre{overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere;background:color-mix(in srgb,var(--line) 35%,transparent);padding:.5rem;border-radius:.4rem;font-size:.85rem}\
@@ -25,32 +28,35 @@ figure{margin:.75rem 0}.plot{width:100%;height:auto;display:block}.plot rect{fil
 mark{background:var(--mark);color:inherit}.error{color:var(--error)}.warning{color:var(--warning)}.info{color:var(--info)}.sev{font-weight:600}";
 
 impl LintReport<'_> {
-    /// The report as an HTML page; `workload` gives the costliest templates, whatever was found in them.
-    pub fn html(&self, workload: &Workload) -> String {
+    /// The report as an HTML page.
+    pub fn html(&self) -> String {
         let mut page = format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
              <title>pgweir lint</title><style>{STYLE}</style></head><body>\n<h1>pgweir lint</h1>\n"
         );
-        self.cards(&mut page, workload);
-        load(&mut page, &workload.load);
-        self.by_rule(&mut page);
-        costliest(&mut page, workload);
+        self.cards(&mut page);
+        load(&mut page, &self.workload.load);
+        self.grouped(&mut page, "By rule", Grouping::Rule);
+        self.grouped(&mut page, "By table", Grouping::Table);
+        Order::ALL.into_iter().for_each(|order| self.top_as_html(&mut page, order));
         page.push_str("<h2>Findings</h2>\n");
         if self.findings.findings.is_empty() {
             page.push_str("<p>Nothing was found.</p>\n");
         }
-        self.findings.findings.iter().for_each(|finding| self.detail(&mut page, finding));
+        for (at, finding) in self.findings.findings.iter().enumerate() {
+            self.detail(&mut page, at, finding);
+        }
         self.sources(&mut page);
         page.push_str("</body></html>\n");
         page
     }
 
-    fn cards(&self, page: &mut String, workload: &Workload) {
+    fn cards(&self, page: &mut String) {
         let all = self.findings;
         let count =
             |severity: Severity| thousands(all.findings.iter().filter(|it| it.severity == severity).count() as u64);
-        let total = workload.total_ms();
+        let total = self.workload.total_ms();
         let time = if total > 0.0 { duration(total) } else { "unknown".to_owned() };
         let cards = [
             (thousands(all.statements), "statements"),
@@ -67,26 +73,62 @@ impl LintReport<'_> {
         page.push_str("</div>\n");
     }
 
-    fn by_rule(&self, page: &mut String) {
-        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-        self.findings.findings.iter().for_each(|finding| *counts.entry(&finding.rule).or_default() += 1);
-        let mut rows: Vec<(&str, u64)> = counts.into_iter().collect();
-        rows.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
-        if rows.is_empty() {
-            return;
-        }
-        page.push_str("<h2>By rule</h2>\n");
-        let most = rows.first().map_or(1, |(_, count)| *count).max(1) as f64;
-        for (name, count) in rows {
-            bar(page, name, count as f64 / most, &thousands(count));
+    /// A bar for each rule or table, as long as its findings are many; it opens to them.
+    fn grouped(&self, page: &mut String, title: &str, by: Grouping) {
+        let groups = self.groups(by);
+        let Some(most) = groups.iter().map(|group| group.findings.len()).max() else { return };
+        let _ = writeln!(page, "<h2>{title}</h2>");
+        for group in groups {
+            page.push_str("<details><summary>");
+            let share = group.findings.len() as f64 / most as f64;
+            let severity = group.severity().as_str();
+            let name = format!("<span class=\"{severity}\">{}</span>", escape(group.name));
+            bar_of(page, &name, share, &plural(group.findings.len() as u64, "finding"));
+            page.push_str("</summary>");
+            self.listed(page, &group, by);
+            page.push_str("</details>\n");
         }
     }
 
-    fn detail(&self, page: &mut String, finding: &Finding) {
+    fn listed(&self, page: &mut String, group: &Group<'_>, by: Grouping) {
+        let _ = write!(page, "<p class=dim>{}</p><ul>", escape(&group.extent()));
+        for (at, finding) in group.findings.iter().take(SHOWN_OF_GROUP) {
+            let what = match by {
+                Grouping::Table => format!("{}: {}", finding.rule, finding.message),
+                Grouping::None | Grouping::Rule => shortened(&finding.template),
+            };
+            let _ = write!(page, "<li><a href=\"#f{at}\">{}</a></li>", escape(&what));
+        }
+        let more = group.findings.len().saturating_sub(SHOWN_OF_GROUP);
+        if more > 0 {
+            let _ = write!(page, "<li>and {} more</li>", thousands(more as u64));
+        }
+        page.push_str("</ul>");
+    }
+
+    /// The statements that matter most; each opens to its whole text and how often it took how long.
+    fn top_as_html(&self, page: &mut String, order: Order) {
+        let top = self.top(order);
+        let Some(most) = top.first().map(|template| order.weight(template)) else { return };
+        let _ = writeln!(page, "<h2>Statements by {}</h2>", order.words());
+        for template in top {
+            page.push_str("<details><summary>");
+            bar(page, &shortened(&template.text), order.weight(template) / most, &amount(order, template));
+            let _ = writeln!(
+                page,
+                "</summary><pre>{}</pre><p class=dim>{}</p>{}</details>",
+                escape(&template.text),
+                escape(&ran(template)),
+                latency(&template.latency)
+            );
+        }
+    }
+
+    fn detail(&self, page: &mut String, at: usize, finding: &Finding) {
         let severity = finding.severity.as_str();
         let _ = writeln!(
             page,
-            "<details><summary><span class=\"sev {severity}\">{severity}</span> <code>{}</code> {} \
+            "<details id=f{at}><summary><span class=\"sev {severity}\">{severity}</span> <code>{}</code> {} \
              <span class=dim>{}{}</span></summary>",
             escape(&finding.rule),
             escape(&finding.message),
@@ -192,30 +234,6 @@ fn moment(milliseconds: i64) -> String {
     known.map_or_else(|_| String::new(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
-fn costliest(page: &mut String, workload: &Workload) {
-    let mut templates: Vec<&Template> = workload.templates().iter().filter(|it| it.total_ms > 0.0).collect();
-    templates.sort_by(|one, other| other.total_ms.total_cmp(&one.total_ms));
-    let Some(most) = templates.first().map(|template| template.total_ms) else { return };
-    page.push_str("<h2>Templates by total time</h2>\n");
-    for template in templates.iter().take(SHOWN_TEMPLATES) {
-        let mean = template.total_ms / template.timed.max(1) as f64;
-        let _ = write!(page, "<details><summary>");
-        let short: String = template.text.chars().take(90).collect();
-        bar(page, &short, template.total_ms / most, &duration(template.total_ms));
-        let _ = writeln!(
-            page,
-            "</summary><pre>{}</pre><p class=dim>{}, mean {}, least {}, most {}, {} failed</p>{}</details>",
-            escape(&template.text),
-            times(template.count),
-            duration(mean),
-            duration(template.min_ms),
-            duration(template.max_ms),
-            thousands(template.errors),
-            latency(&template.latency)
-        );
-    }
-}
-
 /// How often it took how long, a bar for each time that is twice the one before.
 fn latency(latency: &Latency) -> String {
     let most = latency.steps().map(|(_, count)| count).max().unwrap_or(0);
@@ -236,10 +254,14 @@ fn latency(latency: &Latency) -> String {
 }
 
 fn bar(page: &mut String, name: &str, share: f64, words: &str) {
+    bar_of(page, &escape(name), share, words);
+}
+
+/// A bar whose name is markup.
+fn bar_of(page: &mut String, name: &str, share: f64, words: &str) {
     let _ = writeln!(
         page,
-        "<div class=row><span>{}</span><div><div class=bar style=\"width:{:.1}%\"></div></div><span class=dim>{}</span></div>",
-        escape(name),
+        "<div class=row><span>{name}</span><div><div class=bar style=\"width:{:.1}%\"></div></div><span class=dim>{}</span></div>",
         share * 100.0,
         escape(words)
     );

@@ -1,18 +1,18 @@
 //! Lint findings: as text for people, JSON for scripts, and what other programs take.
 
 mod formats;
+mod group;
 mod html;
-
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+mod text;
+mod top;
 
 use serde_json::{Value, json};
 
-use crate::lint::{Finding, Findings, RuleSet, Severity};
+use crate::lint::{Findings, RuleSet};
 use crate::logs::Report as Read;
+use crate::workload::{Order, Workload};
+pub use group::Grouping;
 
-/// How many findings are shown in text; JSON has them all.
-const SHOWN_FINDINGS: usize = 100;
 /// The widest excerpt of a statement, in characters.
 const EXCERPT: usize = 100;
 
@@ -26,36 +26,21 @@ pub struct LintReport<'a> {
     pub files: &'a [Read],
     /// What the reader should know besides.
     pub notes: &'a [String],
+    /// The statements, whatever was found in them.
+    pub workload: &'a Workload,
+    /// What is shown where.
+    pub layout: Layout,
 }
 
-/// Escape sequences, or nothing.
-struct Paint {
-    error: &'static str,
-    warning: &'static str,
-    info: &'static str,
-    dim: &'static str,
-    bold: &'static str,
-    reset: &'static str,
-}
-
-const COLOURS: Paint = Paint {
-    error: "\x1b[1;31m",
-    warning: "\x1b[1;33m",
-    info: "\x1b[1;36m",
-    dim: "\x1b[2m",
-    bold: "\x1b[1m",
-    reset: "\x1b[0m",
-};
-const PLAIN: Paint = Paint { error: "", warning: "", info: "", dim: "", bold: "", reset: "" };
-
-impl Paint {
-    fn of(&self, severity: Severity) -> &'static str {
-        match severity {
-            Severity::Error => self.error,
-            Severity::Warning => self.warning,
-            Severity::Info => self.info,
-        }
-    }
+/// What a report shows where.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// How text puts findings together.
+    pub group: Grouping,
+    /// By what findings and statements are ranked.
+    pub order: Order,
+    /// How many of the statements that matter most are listed.
+    pub statements: usize,
 }
 
 impl LintReport<'_> {
@@ -74,105 +59,11 @@ impl LintReport<'_> {
             });
             fields.insert("files".to_owned(), files.collect());
             fields.insert("notes".to_owned(), json!(self.notes));
+            fields.insert("top".to_owned(), self.top_as_json());
         }
         let mut text = serde_json::to_string_pretty(&document)?;
         text.push('\n');
         Ok(text)
-    }
-
-    /// The report for people.
-    pub fn text(&self, colour: bool) -> String {
-        let paint = if colour { &COLOURS } else { &PLAIN };
-        let mut text = self.text_of_findings(colour);
-        let more = self.findings.findings.len().saturating_sub(SHOWN_FINDINGS);
-        if more > 0 {
-            let _ = writeln!(text, "{more} more findings are not shown; --format json has them all\n");
-        }
-        for note in self.notes {
-            let _ = writeln!(text, "{}note{}: {note}", paint.bold, paint.reset);
-        }
-        self.summary(&mut text, paint);
-        text
-    }
-
-    /// The worst findings for people, without the summary.
-    pub fn text_of_findings(&self, colour: bool) -> String {
-        let paint = if colour { &COLOURS } else { &PLAIN };
-        let mut text = String::new();
-        let mut explained: Vec<&str> = Vec::new();
-        for finding in self.findings.findings.iter().take(SHOWN_FINDINGS) {
-            self.finding(&mut text, finding, paint);
-            if !explained.contains(&finding.rule.as_str()) {
-                explained.push(&finding.rule);
-                let why = self.rules.get(&finding.rule).map_or("", |rule| rule.why.as_str());
-                let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
-                let _ = writeln!(text, "   {}= why: {why}{}", paint.dim, paint.reset);
-            }
-            text.push('\n');
-        }
-        text
-    }
-
-    fn finding(&self, text: &mut String, finding: &Finding, paint: &Paint) {
-        let (severity, colour) = (finding.severity.as_str(), paint.of(finding.severity));
-        let _ = writeln!(
-            text,
-            "{colour}{severity}[{}]{}: {}{}{}",
-            finding.rule, paint.reset, paint.bold, finding.message, paint.reset
-        );
-        let time =
-            if finding.total_ms > 0.0 { format!(", {} in all", duration(finding.total_ms)) } else { String::new() };
-        let place = if finding.line > 0 { format!("{}:{}", finding.file, finding.line) } else { finding.file.clone() };
-        let _ = writeln!(
-            text,
-            "  {}-->{} {place}  {}{}{time}; evidence: {}{}",
-            paint.dim,
-            paint.reset,
-            paint.dim,
-            times(finding.count),
-            finding.evidence.as_str(),
-            paint.reset
-        );
-        let (line, start, length) = excerpt(&finding.example, finding.span.start as usize, finding.span.end as usize);
-        let _ = writeln!(text, "   {}|{} {line}", paint.dim, paint.reset);
-        let _ = writeln!(
-            text,
-            "   {}|{} {}{colour}{}{}",
-            paint.dim,
-            paint.reset,
-            " ".repeat(start),
-            "^".repeat(length),
-            paint.reset
-        );
-        let _ = writeln!(text, "   {}={} instead: {}", paint.dim, paint.reset, finding.suggestion);
-    }
-
-    fn summary(&self, text: &mut String, paint: &Paint) {
-        let all = self.findings;
-        let mut counts: BTreeMap<Severity, usize> = BTreeMap::new();
-        for finding in &all.findings {
-            *counts.entry(finding.severity).or_default() += 1;
-        }
-        let counted = |severity: Severity, word: &str| {
-            let count = counts.get(&severity).copied().unwrap_or(0);
-            (count > 0).then(|| format!("{}{}{}", paint.of(severity), plural(count as u64, word), paint.reset))
-        };
-        let parts: Vec<String> = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "hint")]
-            .into_iter()
-            .filter_map(|(severity, word)| counted(severity, word))
-            .collect();
-        let found = if parts.is_empty() { "nothing found".to_owned() } else { parts.join(", ") };
-        let _ =
-            write!(text, "{found} in {} of {}", plural(all.statements, "statement"), plural(all.templates, "template"));
-        if all.unparsed > 0 {
-            let _ = write!(
-                text,
-                "; {} of {} could not be parsed",
-                plural(all.unparsed, "statement"),
-                plural(all.unparsed_templates, "template")
-            );
-        }
-        text.push('\n');
     }
 }
 
